@@ -1,0 +1,58 @@
+"""The exception tree. Every error says what was given, what was expected and what to do.
+
+    BinaryNetError
+      UsageError                an argument, option or input value is wrong (command line: exit code 2)
+        ShapeError              an array has the wrong shape or dtype
+        RecipeError             a recipe, or a key or value in it, is wrong
+      DataError                 a data set or an image is missing, damaged or not what it should be
+      UnsupportedLayerError     a network holds something that cannot be expressed exactly
+      NonFiniteError            NaN or infinity where a number is needed
+      GraphError                an inconsistent graph
+      FileFormatError           a .bnn file (or a checkpoint) is not what it should be
+      BackendUnavailableError   an engine or instruction set that this machine does not have
+      VerificationError         two engines disagree
+"""
+
+
+class BinaryNetError(Exception):
+    """Base of all errors that binarynet raises on purpose."""
+
+
+class UsageError(BinaryNetError, ValueError):
+    """An argument, option or input value is wrong."""
+
+
+class ShapeError(UsageError):
+    """An array has the wrong shape or dtype."""
+
+
+class RecipeError(UsageError):
+    """A recipe is unknown, or one of its keys or values is wrong."""
+
+
+class DataError(BinaryNetError):
+    """A data set or an image is missing, damaged or not what it should be."""
+
+
+class UnsupportedLayerError(BinaryNetError):
+    """A network holds something that the packed form cannot express exactly."""
+
+
+class NonFiniteError(BinaryNetError, ValueError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class GraphError(BinaryNetError):
+    """A graph is inconsistent."""
+
+
+class FileFormatError(BinaryNetError):
+    """A file is not a valid .bnn file or checkpoint."""
+
+
+class BackendUnavailableError(BinaryNetError):
+    """An engine or instruction set that this machine (or build) does not have."""
+
+
+class VerificationError(BinaryNetError):
+    """Two engines that must agree do not."""
