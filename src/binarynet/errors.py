@@ -1,16 +1,16 @@
 """The exception tree. Every error says what was given, what was expected and what to do.
 
-    BinaryNetError
-      UsageError                an argument, option or input value is wrong (command line: exit code 2)
-        ShapeError              an array has the wrong shape or dtype
-        RecipeError             a recipe, or a key or value in it, is wrong
-      DataError                 a data set or an image is missing, damaged or not what it should be
-      UnsupportedLayerError     a network holds something that cannot be expressed exactly
-      NonFiniteError            NaN or infinity where a number is needed
-      GraphError                an inconsistent graph
-      FileFormatError           a .bnn file (or a checkpoint) is not what it should be
-      BackendUnavailableError   an engine or instruction set that this machine does not have
-      VerificationError         two engines disagree
+BinaryNetError
+  UsageError                an argument, option or input value is wrong (command line: exit code 2)
+    ShapeError              an array has the wrong shape or dtype
+    RecipeError             a recipe, or a key or value in it, is wrong
+  DataError                 a data set or an image is missing, damaged or not what it should be
+  UnsupportedLayerError     a network holds something that cannot be expressed exactly
+  NonFiniteError            NaN or infinity where a number is needed
+  GraphError                an inconsistent graph
+  FileFormatError           a .bnn file (or a checkpoint) is not what it should be
+  BackendUnavailableError   an engine or instruction set that this machine does not have
+  VerificationError         two engines disagree
 """
 
 

@@ -1,0 +1,1 @@
+"""Binarized Neural Networks."""
