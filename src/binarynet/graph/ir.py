@@ -31,7 +31,9 @@ Kind = Literal["u8", "bits", "i32", "f32"]
 Pair = tuple[int, int]
 
 MAX_ELEMENTS = 1 << 28
-"""Largest number of elements of one value (per image) and of one weight tensor: bounds what a file may ask for."""
+"""Largest number of elements of one value, per image: bounds what a file may ask for."""
+MAX_WEIGHT_WORDS = 1 << 24
+"""Largest number of 64-bit words of one weight tensor (2^30 weights)."""
 MAX_NODES = 4096
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 
@@ -285,6 +287,8 @@ def _infer_sums(where: str, node: Convolution | Dense, source: ValueType) -> tup
     if out < 1:
         raise GraphError(f"{where}: weights {list(node.weights.shape)} have no output channel")
     _check_array(where, "weights", node.weights, np.dtype("<u8"), (out, *weights_shape))
+    if node.weights.size > MAX_WEIGHT_WORDS:
+        raise GraphError(f"{where}: {node.weights.size} words of weights; at most {MAX_WEIGHT_WORDS} are allowed")
     if not padding_is_zero(node.weights, source.channels):
         raise GraphError(f"{where}: padding bits of the weights are not 0")
     bound = num_taps(node, source) * (INPUT_MAX if source.kind == "u8" else 1)

@@ -90,17 +90,20 @@ def _compute(node: Node, x: Array, x_type: ValueType) -> Array:
     """One node; bits are bool arrays here."""
     if isinstance(node, Dense):
         weights = to_signs(unpack_bits(node.weights, x_type.channels), np.float32)
-        return (_operand(x, x_type) @ weights.T).astype(np.int32)
+        sums: Array = _operand(x, x_type) @ weights.T
+        return sums.astype(np.int32)
     if isinstance(node, Convolution):
         weights = to_signs(unpack_bits(node.weights, x_type.channels), np.float32)
         return _convolve(_operand(x, x_type), weights, node.window)
     if isinstance(node, MaxPool):
         return _max_pool(x, node.window)
     if isinstance(node, Threshold):
-        return (x >= node.thresholds) != node.falling
+        bits: Array = (x >= node.thresholds) != node.falling
+        return bits
     if isinstance(node, Affine):
-        scaled = x.astype(np.float32) * node.scale
-        return scaled + node.shift
+        scores: Array = x.astype(np.float32) * node.scale
+        scores += node.shift
+        return scores
     if isinstance(node, Flatten):
         return x.reshape(len(x), x_type.num_elements)
     raise GraphError(f"node {node.name!r}: unknown node type {type(node).__name__}")
