@@ -1,0 +1,96 @@
+"""Data sets by name or path: the one place where the list of them is written down."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from binarynet.data import digits, folder, mnist, npz
+from binarynet.data.dataset import Dataset
+from binarynet.data.status import DatasetStatus
+from binarynet.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class _Source:
+    load: Callable[..., Dataset]
+    status: Callable[..., DatasetStatus]
+
+
+_SOURCES = {
+    "digits": _Source(digits.load, digits.status),
+    "mnist": _Source(mnist.load, mnist.status),
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names that :func:`load` knows, besides paths of the user's own data."""
+    return tuple(_SOURCES)
+
+
+def status(data_dir: str | PathLike[str] | None = None) -> tuple[DatasetStatus, ...]:
+    """What is there, where, and whether its checksums hold; one entry per name, nothing is downloaded.
+
+    Raises:
+        DataError: ``data_dir`` or ``BINARYNET_DATA`` names no folder.
+    """
+    return tuple(source.status(data_dir) for source in _SOURCES.values())
+
+
+def load(name_or_path: str | PathLike[str], data_dir: str | PathLike[str] | None = None, **options: Any) -> Dataset:
+    """Load a data set.
+
+    Args:
+        name_or_path: a name of :func:`available`; else the path of a folder of class folders or of an ``.npz`` file,
+            relative to the working directory or to ``data_dir``. (A folder called like a data set: ``./mnist``.)
+        data_dir: where to look first (``--data``).
+        options: what the data set's loader takes, e.g. ``image_size=32, colour="grey"`` for a folder.
+
+    Raises:
+        UsageError: an unknown name, or an option that this data set does not take.
+        DataError: missing or damaged data.
+    """
+    name = str(name_or_path)
+    if name in _SOURCES:
+        loader = _SOURCES[name].load
+        _check_options(loader, options, name)
+        return loader(data_dir, **options)
+    path = _find_path(name, data_dir)
+    if path.is_dir():
+        _check_options(folder.load, options, name)
+        return folder.load(path, **options)
+    if path.suffix.lower() != ".npz":
+        raise DataError(f"{path}: expected a folder of class folders or an .npz file")
+    _check_options(npz.load, options, name)
+    return npz.load(path, **options)
+
+
+def _find_path(name: str, data_dir: str | PathLike[str] | None) -> Path:
+    candidates = [Path(name).expanduser()]
+    if data_dir is not None:
+        candidates.append(Path(data_dir).expanduser() / name)
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    if Path(name).name == name and not Path(name).suffix:
+        raise UsageError(
+            f"unknown data set '{name}': known are {', '.join(available())}, "
+            f"or give a folder of class folders, or an .npz file"
+        )
+    raise DataError(f"{' or '.join(map(str, candidates))}: no such file or folder")
+
+
+def _check_options(loader: Callable[..., Dataset], options: dict[str, Any], name: str) -> None:
+    allowed = [
+        parameter.name
+        for parameter in inspect.signature(loader).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in allowed:
+            choices = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
+            raise UsageError(f"data set '{name}' has no option '{option}'; {choices}")
