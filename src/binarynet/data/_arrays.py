@@ -7,8 +7,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Collection
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ def read_npz_file(file: Path, required: Collection[str], optional: Collection[st
             arrays = {}
             for name, info in members.items():
                 with archive.open(info) as stream:
-                    arrays[name] = _read_npy(stream, info.file_size, f"{file}: array '{name}'")
+                    arrays[name] = _read_npy(cast(BufferedIOBase, stream), info.file_size, f"{file}: array '{name}'")
             return arrays
     except zipfile.BadZipFile as error:
         raise DataError(f"{file}: not an .npz file, or truncated or damaged ({error})") from error
@@ -79,7 +80,7 @@ def _members(
     return members
 
 
-def _read_npy(stream: IO[bytes], available_bytes: int, what: str) -> npt.NDArray[Any]:
+def _read_npy(stream: BufferedIOBase, available_bytes: int, what: str) -> npt.NDArray[Any]:
     """Read one array; ``available_bytes`` bounds header and content, and must be met exactly."""
     shape, fortran_order, dtype = _read_header(stream, what)
     if dtype.hasobject:
@@ -100,9 +101,9 @@ def _read_npy(stream: IO[bytes], available_bytes: int, what: str) -> npt.NDArray
     if num_bytes < present_bytes:
         raise DataError(f"{what}: {present_bytes - num_bytes:,} trailing bytes after the array")
     content = np.empty(num_bytes, dtype=np.uint8)
-    view, filled = memoryview(content), 0
+    view, filled = content.data, 0
     while filled < num_bytes:
-        count = stream.readinto(view[filled : filled + _READ_PIECE_BYTES])  # type: ignore[attr-defined]
+        count = stream.readinto(view[filled : filled + _READ_PIECE_BYTES])
         if not count:
             raise DataError(f"{what}: truncated after {filled:,} of {num_bytes:,} bytes")
         filled += count
@@ -111,7 +112,7 @@ def _read_npy(stream: IO[bytes], available_bytes: int, what: str) -> npt.NDArray
     return flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
 
 
-def _read_header(stream: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(stream: BufferedIOBase, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):

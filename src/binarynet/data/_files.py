@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from binarynet.errors import DataError
 
@@ -65,7 +66,7 @@ def check_is_file(file: Path) -> None:
         raise DataError(f"{file}: is not a file" + (" but a folder" if file.is_dir() else ""))
 
 
-def open_maybe_gzip(file: Path) -> IO[bytes]:
+def open_maybe_gzip(file: Path) -> BufferedIOBase:
     """Open for reading, through gzip if the content (not the name) says so. Raises DataError."""
     check_is_file(file)
     try:

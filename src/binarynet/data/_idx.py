@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ def read_idx(file: Path, num_axes: int) -> tuple[npt.NDArray[np.uint8], str]:
             raise
 
 
-def _read(stream: IO[bytes], file: Path, num_axes: int) -> tuple[npt.NDArray[np.uint8], str]:
+def _read(stream: BufferedIOBase, file: Path, num_axes: int) -> tuple[npt.NDArray[np.uint8], str]:
     header = stream.read(4 + 4 * num_axes)
     magic = bytes((0, 0, _UNSIGNED_BYTE, num_axes))
     if len(header) >= 4 and header[:4] != magic:
@@ -64,14 +64,14 @@ def _read(stream: IO[bytes], file: Path, num_axes: int) -> tuple[npt.NDArray[np.
             f"{file.stat().st_size:,} bytes can honestly hold: damaged, or a decompression bomb"
         )
     content = np.empty(num_bytes, dtype=np.uint8)
-    view, filled = memoryview(content), 0
+    view, filled = content.data, 0
     while filled < num_bytes:
-        count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        count = stream.readinto(view[filled:])
         if not count:
             raise DataError(f"{file}: truncated: {filled:,} bytes of content, its header says {num_bytes:,}")
         filled += count
     if stream.read(1):
         raise DataError(f"{file}: trailing bytes after the {num_bytes:,} that its header says")
     digest = hashlib.sha256(header)
-    digest.update(content)
+    digest.update(content.data)
     return content.reshape(shape), digest.hexdigest()

@@ -82,7 +82,15 @@ def load(
         colour = "grey" if all(is_grey_picture(file) for file in files) else "rgb"
     policy = ImagePolicy(*(size or picture_size(files[0])), 1 if colour == "grey" else 3, resize, background)
     splits = {part: _read(listing, policy, files[0], any_size=size is not None) for part, listing in listings.items()}
-    return Dataset(name=str(directory), classes=classes, policy=policy, notes=tuple(notes), **splits)
+    return Dataset(
+        name=str(directory),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
+        classes=classes,
+        policy=policy,
+        notes=tuple(notes),
+    )
 
 
 def _checked_size(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

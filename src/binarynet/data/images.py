@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from binarynet.data._arrays import read_npy_file
 from binarynet.data._files import check_is_file
@@ -169,7 +169,7 @@ def _open_picture(file: Path, *, decode: bool = True) -> Iterator[Image.Image]:
             f"{file}: more than {MAX_IMAGE_PIXELS:,} pixels: refused as a possible decompression bomb; "
             f"make the picture smaller"
         ) from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(
             f"{file}: not a PNG or JPEG picture ({_beginning(file)}); only PNG, JPEG and .npy are read"
         ) from error
@@ -201,17 +201,22 @@ def _resize(picture: Image.Image, policy: ImagePolicy, file: Path) -> Image.Imag
     if policy.resize == "crop":
         return ImageOps.fit(picture, target, bilinear)
     if policy.resize == "pad":
-        colour = policy.background if policy.channels == 1 else (policy.background,) * 3
-        scale = min(policy.width / picture.width, policy.height / picture.height)
-        inner = tuple(max(1, min(t, round(side * scale))) for t, side in zip(target, picture.size, strict=True))
-        padded = Image.new(picture.mode, target, colour)
-        padded.paste(picture.resize(inner, bilinear), tuple((t - i) // 2 for t, i in zip(target, inner, strict=True)))
-        return padded
+        return _pad(picture, policy)
     width, height = picture.size
     raise PictureSizeError(
         f"{file}: {height} x {width} pixels (height x width), expected {policy.height} x {policy.width}; "
         f"resize the picture"
     )
+
+
+def _pad(picture: Image.Image, policy: ImagePolicy) -> Image.Image:
+    scale = min(policy.width / picture.width, policy.height / picture.height)
+    width = max(1, min(policy.width, round(picture.width * scale)))
+    height = max(1, min(policy.height, round(picture.height * scale)))
+    inner = picture.resize((width, height), Image.Resampling.BILINEAR)
+    padded = Image.new(picture.mode, (policy.width, policy.height), (policy.background,) * len(picture.getbands()))
+    padded.paste(inner, ((policy.width - width) // 2, (policy.height - height) // 2))
+    return padded
 
 
 def _fit_array(array: npt.NDArray[Any], policy: ImagePolicy, file: Path) -> npt.NDArray[np.uint8]:
@@ -220,7 +225,7 @@ def _fit_array(array: npt.NDArray[Any], policy: ImagePolicy, file: Path) -> npt.
             f"{file}: holds {array.dtype}, expected uint8 (0..255)"
             + ("; scale floats to 0..255 and round" if array.dtype.kind == "f" else "")
         )
-    accepted = [policy.shape]
+    accepted: list[tuple[int, ...]] = [policy.shape]
     if policy.channels == 1:
         accepted.append(policy.shape[:2])
     if policy.height == policy.width == 1:

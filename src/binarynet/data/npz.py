@@ -57,7 +57,9 @@ def load(file: Path, *, resize: Resize = "crop", background: int = 255) -> Datas
         name=str(file),
         classes=classes,
         policy=ImagePolicy(height, width, channels, resize, background),
-        **splits,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
     )
 
 
