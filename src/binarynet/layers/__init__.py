@@ -1,0 +1,24 @@
+"""Binary layers, signs and normalizations as torch modules.
+
+Block order is the paper's: binary layer, max-pooling, normalization, sign. torch's own ``MaxPool2d``, ``Flatten``,
+``Identity`` and ``Dropout`` serve in between.
+"""
+
+from binarynet.layers.activation import Sign, StochasticSign
+from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear
+from binarynet.layers.normalization import BatchNorm1d, BatchNorm2d, Normalization
+
+LEAVES = (BinaryLayer, Sign, StochasticSign, Normalization)
+"""Module classes that a ``torch.fx`` trace must not look into."""
+
+__all__ = [
+    "LEAVES",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BinaryConv2d",
+    "BinaryLayer",
+    "BinaryLinear",
+    "Normalization",
+    "Sign",
+    "StochasticSign",
+]

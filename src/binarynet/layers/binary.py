@@ -1,0 +1,231 @@
+"""Layers whose weights take part in products only as +1 / -1 (``paper.md`` A2).
+
+Sums stay integers from end to end: operands are +-1 (0 where dropped), or the odd integers ``2u - 255`` of 8-bit
+inputs ``u`` in a first layer, and both the accumulator and the stored result are float32 (float64 in a network that
+was moved to float64), also under autocast: bfloat16 operands would be exact, a bfloat16 result is not.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from binarynet import ops
+from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
+from binarynet.errors import ShapeError, UsageError
+
+IntOrPair = int | tuple[int, int]
+
+
+class BinaryLayer(nn.Module):
+    """Base of the binary layers.
+
+    Attributes:
+        weight: latent float32 parameter, initialized uniformly in [-1, 1]; keep it there by clipping after each
+            update (``binarynet.optim`` does).
+        fan_in: number of products per output, ``kernel_area * in_channels``.
+        fan_out: ``kernel_area * out_channels``; both enter the Glorot factor of ``binarynet.optim``.
+        first: the layer takes uint8 images instead of +-1.
+        dropout: probability with which an operand is masked to 0 in training mode.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, weight_shape: tuple[int, ...], *, first: bool, dropout: float) -> None:
+        super().__init__()
+        out_channels, in_channels, *kernel = weight_shape
+        if min(weight_shape) < 1:
+            raise UsageError(f"{type(self).__name__}: sizes must be at least 1, got weights {list(weight_shape)}")
+        if not 0 <= dropout < 1:
+            raise UsageError(f"{type(self).__name__}: dropout must be in [0, 1), got {dropout}")
+        area = math.prod(kernel)
+        self.fan_in = in_channels * area
+        self.fan_out = out_channels * area
+        self.first = first
+        self.dropout = float(dropout)
+        self._check_bound()
+        self.weight = nn.Parameter(torch.empty(weight_shape))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the latent weights anew from U(-1, 1), with torch's global generator (``paper.md`` A9)."""
+        with torch.no_grad():
+            self.weight.uniform_(-1, 1)
+
+    def binary_weight(self) -> Tensor:
+        """The weights as they enter products: +1 / -1, float32, shape of ``weight``; differentiable."""
+        return ops.binarize_weight(self.weight).to(self._dtype)
+
+    @property
+    def sum_bound(self) -> int:
+        """Largest magnitude that an output sum can have in evaluation mode."""
+        return self.fan_in * (INPUT_MAX if self.first else 1)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.weight.dtype == torch.float64 else torch.float32
+
+    def _check_bound(self) -> None:
+        if self.sum_bound <= EXACT_FLOAT32_LIMIT:
+            return
+        limit = EXACT_FLOAT32_LIMIT // (INPUT_MAX if self.first else 1)
+        kind = "a first layer" if self.first else "a binary layer"
+        raise UsageError(
+            f"{type(self).__name__}: {kind} sums at most {limit} inputs exactly in float32, got a fan-in of "
+            f"{self.fan_in}; use smaller images, or put a convolution or pooling with a smaller window before it"
+        )
+
+    def _operand(self, x: Tensor) -> Tensor:
+        """Check the input's dtype; the integers that enter the product, masked by dropout in training mode."""
+        if self.first:
+            if x.dtype != torch.uint8:
+                raise ShapeError(
+                    f"{type(self).__name__}(first=True): expected uint8 images (0..255), got {x.dtype} "
+                    f"{list(x.shape)}; map your data to 0..255 once, and do not scale it"
+                )
+            x = x.to(self._dtype) * 2 - INPUT_MAX
+        elif x.is_floating_point():
+            x = x.to(self._dtype)
+        else:
+            raise ShapeError(
+                f"{type(self).__name__}: expected +-1 as floats, got {x.dtype} {list(x.shape)}; "
+                "put a Sign before it, or give first=True if it takes 8-bit images"
+            )
+        if self.training and self.dropout > 0:
+            x = x * torch.empty_like(x).bernoulli_(1 - self.dropout)
+        return x
+
+    def _rescale(self, sums: Tensor) -> Tensor:
+        """Dropout's 1/(1-p), applied to the finished integer sums (``DESIGN`` section 4)."""
+        if self.training and self.dropout > 0:
+            return sums * (1 / (1 - self.dropout))
+        return sums
+
+    def _options(self) -> str:
+        first = ", first=True" if self.first else ""
+        return first + (f", dropout={self.dropout:g}" if self.dropout else "")
+
+
+class BinaryLinear(BinaryLayer):
+    """Fully connected layer with weights +-1 and no bias.
+
+    Shapes: input ``[..., in_features]`` (+-1 floats, or uint8 with ``first=True``), output float32
+    ``[..., out_features]`` holding integers (times 1/(1-dropout) in training mode).
+
+    Args:
+        in_features: inputs per sample.
+        out_features: outputs per sample.
+        first: take uint8 ``u`` and compute with the odd integers ``2u - 255``. The normalization that follows
+            wants ``input_scale=1/255``.
+        dropout: in training mode, mask each operand to 0 with this probability.
+
+    Raises:
+        UsageError: sizes below 1, dropout outside [0, 1), or a fan-in whose sums float32 cannot hold.
+        ShapeError: (in forward) wrong shape or dtype of the input.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, first: bool = False, dropout: float = 0.0) -> None:
+        super().__init__((out_features, in_features), first=first, dropout=dropout)
+        self.in_features = in_features
+        self.out_features = out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"BinaryLinear: expected [..., {self.in_features}], got {list(x.shape)}"
+                + ("; put nn.Flatten() before it" if x.ndim > 2 else "")
+            )
+        with _outside_autocast(x.device.type):
+            return self._rescale(F.linear(self._operand(x), self.binary_weight()))
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}{self._options()}"
+
+
+class BinaryConv2d(BinaryLayer):
+    """Two-dimensional convolution with weights +-1, exact zero padding and no bias.
+
+    Shapes: input ``[batch, in_channels, height, width]`` (+-1 floats, or uint8 with ``first=True``), output float32
+    ``[batch, out_channels, out_height, out_width]`` holding integers (times 1/(1-dropout) in training mode).
+    A padded tap contributes nothing to the sum, in a first layer too (there it stands for neither 0 nor 255).
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels.
+        kernel_size: int or (height, width).
+        stride: int or (vertical, horizontal).
+        padding: int, (vertical, horizontal), or "same" (odd kernels at stride 1).
+        first: take uint8 ``u`` and compute with ``2u - 255``.
+        dropout: in training mode, mask each operand to 0 with this probability.
+
+    Raises:
+        UsageError: sizes out of range, "same" where it has no exact meaning, or a fan-in whose sums float32 cannot
+            hold.
+        ShapeError: (in forward) wrong shape or dtype of the input.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        *,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        first: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        kernel = _pair(kernel_size)
+        super().__init__((out_channels, in_channels, *kernel), first=first, dropout=dropout)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel
+        self.stride = _pair(stride)
+        self.padding = _padding(padding, self.kernel_size, self.stride)
+        if min(self.stride) < 1:
+            raise UsageError(f"BinaryConv2d: stride must be at least 1, got {stride}")
+        if min(self.padding) < 0:
+            raise UsageError(f"BinaryConv2d: padding must not be negative, got {padding}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ShapeError(f"BinaryConv2d: expected [batch, {self.in_channels}, height, width], got {list(x.shape)}")
+        with _outside_autocast(x.device.type):
+            sums = F.conv2d(self._operand(x), self.binary_weight(), stride=self.stride, padding=self.padding)
+            return self._rescale(sums)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}{self._options()}"
+        )
+
+
+def _outside_autocast(device_type: str) -> AbstractContextManager[object]:
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()  # the meta device, for one
+    return torch.autocast(device_type, enabled=False)
+
+
+def _pair(value: IntOrPair) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return int(first), int(second)
+
+
+def _padding(padding: IntOrPair | str, kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(padding, str):
+        return _pair(padding)
+    if padding != "same":
+        raise UsageError(f'BinaryConv2d: padding must be an int, a pair or "same", got {padding!r}')
+    if stride != (1, 1) or kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
+        raise UsageError(
+            f'BinaryConv2d: padding="same" needs an odd kernel at stride 1, got kernel {kernel} at stride {stride}; '
+            "give the padding as numbers"
+        )
+    return kernel[0] // 2, kernel[1] // 2

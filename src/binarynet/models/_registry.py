@@ -1,0 +1,75 @@
+"""The registry of architectures: a builder function per name, its keyword arguments being the options."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from binarynet.errors import UsageError
+
+Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
+
+_builders: dict[str, Callable[..., nn.Module]] = {}
+
+
+def register(builder: Builder) -> Builder:
+    """Register a function under its own name; a decorator.
+
+    The function takes ``input_shape`` (height, width, channels) and ``classes`` (their number) first, then the
+    architecture's options.
+    """
+    name = builder.__name__
+    if name in _builders:
+        raise UsageError(f"there is already an architecture named {name!r}")
+    _builders[name] = builder
+    return builder
+
+
+def available() -> tuple[str, ...]:
+    """Names that :func:`build` knows, sorted."""
+    return tuple(sorted(_builders))
+
+
+def options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of an architecture (annotations as objects), without ``input_shape`` and ``classes``.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    parameters = inspect.signature(_builder(name), eval_str=True).parameters
+    return {key: value for key, value in parameters.items() if key not in ("input_shape", "classes")}
+
+
+def build(name: str, *, input_shape: tuple[int, int, int], classes: int, **chosen: Any) -> nn.Module:
+    """Build a network with fresh weights, drawn from torch's global generator.
+
+    Args:
+        name: one of :func:`available`.
+        input_shape: (height, width, channels) of an image; features are (1, 1, features).
+        classes: number of classes.
+        **chosen: the architecture's options, see :func:`options`.
+
+    Raises:
+        UsageError: unknown name or option.
+    """
+    known = options(name)
+    for key in chosen:
+        if key not in known:
+            raise UsageError(f"{name} has no option {key!r}{_nearest(key, known)}; it has {', '.join(known)}")
+    return _builder(name)(input_shape=input_shape, classes=classes, **chosen)
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    if name not in _builders:
+        known = available()
+        raise UsageError(f"unknown architecture {name!r}{_nearest(name, known)}; there are {', '.join(known)}")
+    return _builders[name]
+
+
+def _nearest(given: str, known: Any) -> str:
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

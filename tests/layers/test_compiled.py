@@ -1,0 +1,48 @@
+"""The layers under torch.compile: one graph, and in evaluation the same bits as eager mode."""
+
+import pytest
+import torch
+from torch import nn
+
+from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign, StochasticSign
+
+
+def network():
+    torch.manual_seed(5)
+    return nn.Sequential(
+        BinaryConv2d(1, 8, 3, padding=1, first=True, dropout=0.2),
+        nn.MaxPool2d(2),
+        BatchNorm2d(8, input_scale=1 / 255),
+        StochasticSign(),
+        nn.Flatten(),
+        BinaryLinear(8 * 16, 16, dropout=0.5),
+        BatchNorm1d(16),
+        Sign(),
+        BinaryLinear(16, 4),
+        BatchNorm1d(4),
+    )
+
+
+def images(count):
+    return torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
+
+
+def test_one_graph_in_both_modes():
+    # The "eager" backend runs the captured graph as it is: this checks the capture without the cost of compiling.
+    model = network()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    compiled(images(6)).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    model.eval()
+    assert torch.equal(compiled(images(6)), model(images(6)))
+
+
+@pytest.mark.slow
+def test_compiled_evaluation_has_the_same_bits():
+    model = network()
+    for _ in range(3):
+        model(images(32))
+    model.eval()
+    compiled = torch.compile(model, fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(images(64)), model(images(64)))

@@ -1,0 +1,85 @@
+"""The registered architectures."""
+
+import pytest
+import torch
+
+from binarynet import models
+from binarynet.errors import UsageError
+from binarynet.layers import BinaryLayer
+
+
+def binary_weights(model):
+    return sum(m.weight.numel() for m in model.modules() if isinstance(m, BinaryLayer))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "count"),
+    [
+        ("convnet", (32, 32, 3), {}, 14_022_016),
+        ("convnet", (32, 32, 3), {"blocks": [[64, 64], [128, 128], [256, 256]]}, 6_397_632),
+        ("mlp", (28, 28, 1), {"hidden": [4096] * 3}, 36_806_656),
+        ("mlp", (28, 28, 1), {"hidden": [2048] * 3}, 10_014_720),
+    ],
+)
+def test_the_papers_networks_have_the_papers_weight_counts(name, shape, options, count):
+    with torch.device("meta"):
+        model = models.build(name, input_shape=shape, classes=10, **options)
+    assert binary_weights(model) == count
+
+
+def test_layer_names_and_order():
+    mlp = models.build("mlp", input_shape=(2, 2, 1), classes=3, hidden=[5])
+    assert list(dict(mlp.named_children())) == ["flatten", "dense1", "norm1", "sign1", "dense2", "norm2"]
+    net = models.build("convnet", input_shape=(4, 4, 1), classes=3, blocks=[[2, 2]], dense=[5])
+    assert list(dict(net.named_children())) == [
+        *["conv1", "norm1", "sign1", "conv2", "pool2", "norm2", "sign2", "flatten"],
+        *["dense3", "norm3", "sign3", "dense4", "norm4"],
+    ]
+
+
+@pytest.mark.parametrize("activation", ["sign", "stochastic_sign"])
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [
+        ("mlp", (1, 1, 13), {"hidden": [8, 4]}),
+        ("mlp", (3, 2, 1), {"hidden": []}),
+        ("convnet", (7, 5, 3), {"blocks": [[4, 3], [5]], "dense": [6], "kernel_size": 5}),
+        ("convnet", (4, 4, 1), {"blocks": [[2]], "dense": []}),
+    ],
+)
+def test_networks_run_in_both_modes(name, shape, options, activation):
+    model = models.build(
+        name, input_shape=shape, classes=4, dropout_in=0.2, dropout_hidden=0.5, activation=activation, **options
+    )
+    height, width, channels = shape
+    images = torch.randint(0, 256, (6, channels, height, width), dtype=torch.uint8)
+    scores = model(images)
+    assert scores.shape == (6, 4)
+    scores.square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert torch.equal(model.eval()(images), model(images))
+
+
+def test_dropout_reaches_the_layers_that_it_names():
+    net = models.build(
+        "convnet", input_shape=(8, 8, 3), classes=4, blocks=[[2, 2]], dense=[3], dropout_in=0.1, dropout_hidden=0.4
+    )
+    assert [m.dropout for m in net.modules() if isinstance(m, BinaryLayer)] == [0.1, 0.4, 0.4, 0.4]
+    assert [m.first for m in net.modules() if isinstance(m, BinaryLayer)] == [True, False, False, False]
+
+
+def test_what_is_refused():
+    with pytest.raises(
+        UsageError, match=r"unknown architecture 'mpl' \(did you mean 'mlp'\?\); there are convnet, mlp"
+    ):
+        models.build("mpl", input_shape=(1, 1, 4), classes=2)
+    with pytest.raises(UsageError, match=r"mlp has no option 'hiden' \(did you mean 'hidden'\?\); it has hidden, drop"):
+        models.build("mlp", input_shape=(1, 1, 4), classes=2, hiden=[3])
+    with pytest.raises(UsageError, match="already an architecture named 'mlp'"):
+        models.register(models.mlp)
+    with pytest.raises(UsageError, match="3 poolings need images of at least 8 x 8 pixels, got 7 x 9"):
+        models.build("convnet", input_shape=(7, 9, 1), classes=2)
+    with pytest.raises(UsageError, match="every block needs at least one convolution"):
+        models.build("convnet", input_shape=(8, 8, 1), classes=2, blocks=[[3], []])
+    with pytest.raises(UsageError, match="at least 2 classes"):
+        models.build("mlp", input_shape=(1, 1, 4), classes=1)
