@@ -151,6 +151,46 @@ class Flatten(Unary):
     """``(h, w, c)`` to ``(h * w * c,)``, rows slowest, channels fastest; the kind stays."""
 
 
+class GraphBuilder:
+    """Collects nodes in order, each checked as it is added.
+
+    Attributes:
+        nodes, types, bounds: as in :class:`Graph`, for the nodes so far.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.types: dict[str, ValueType] = {}
+        self.bounds: dict[str, int] = {}
+
+    def add(self, node: Node) -> str:
+        """Append a node and return its name; GraphError where it does not fit."""
+        position = len(self.nodes)
+        if position == 0 and not isinstance(node, Input):
+            raise GraphError("a graph begins with its input node")
+        if position == MAX_NODES:
+            raise GraphError(f"more than {MAX_NODES} nodes")
+        if not _NAME.fullmatch(node.name):
+            raise GraphError(
+                f"node {position}: name {node.name[:140]!r} is not allowed (letters, digits, '_', '.', '-'; "
+                "at most 128 characters)"
+            )
+        if node.name in self.types:
+            raise GraphError(f"node {position}: the name {node.name!r} is used twice")
+        for source in node.sources:
+            if source not in self.types:
+                raise GraphError(f"node {node.name!r}: its source {source[:140]!r} is not an earlier value")
+        self.types[node.name], bound = _infer(node, position, self.types, self.bounds)
+        if bound is not None:
+            self.bounds[node.name] = bound
+        self.nodes.append(node)
+        return node.name
+
+    def finish(self, output: str) -> Graph:
+        """The graph whose result is the value ``output``."""
+        return Graph(tuple(self.nodes), output)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A validated graph. Construction raises :class:`GraphError` where anything is inconsistent.
@@ -168,34 +208,19 @@ class Graph:
     bounds: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        types: dict[str, ValueType] = {}
-        bounds: dict[str, int] = {}
-        if not self.nodes or not isinstance(self.nodes[0], Input):
+        checked = GraphBuilder()
+        for node in self.nodes:
+            checked.add(node)
+        if not self.nodes:
             raise GraphError("a graph begins with its input node")
-        if len(self.nodes) > MAX_NODES:
-            raise GraphError(f"{len(self.nodes)} nodes; at most {MAX_NODES} are allowed")
-        for position, node in enumerate(self.nodes):
-            if not _NAME.fullmatch(node.name):
-                raise GraphError(
-                    f"node {position}: name {node.name[:140]!r} is not allowed (letters, digits, '_', '.', '-'; "
-                    "at most 128 characters)"
-                )
-            if node.name in types:
-                raise GraphError(f"node {position}: the name {node.name!r} is used twice")
-            for source in node.sources:
-                if source not in types:
-                    raise GraphError(f"node {node.name!r}: its source {source!r} is not an earlier value")
-            types[node.name], bound = _infer(node, position, types, bounds)
-            if bound is not None:
-                bounds[node.name] = bound
-        if self.output not in types:
+        if self.output not in checked.types:
             raise GraphError(f"the output {self.output!r} is not a value of the graph")
         used = {source for node in self.nodes for source in node.sources} | {self.output}
-        unused = [name for name in types if name not in used]
+        unused = [name for name in checked.types if name not in used]
         if unused:
             raise GraphError(f"the value {unused[0]!r} is neither used nor the output")
-        object.__setattr__(self, "types", types)
-        object.__setattr__(self, "bounds", bounds)
+        object.__setattr__(self, "types", checked.types)
+        object.__setattr__(self, "bounds", checked.bounds)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)

@@ -1,0 +1,81 @@
+"""From a trained torch network to a packed model, proved on the way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from binarynet.errors import UnsupportedLayerError, UsageError
+from binarynet.fileformat import PackedNetwork
+from binarynet.lowering.lower import Lowered, lower
+from binarynet.lowering.torch_values import torch_source
+from binarynet.runtime import Model, Verification, verify
+
+_NUM_PROBES = 8
+
+
+def pack(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    classes: Sequence[str] | None = None,
+    *,
+    image_policy: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Model:
+    """Lower a trained network, pack its bits, and prove on probe images that nothing changed.
+
+    The network may come from any training loop: a ``Sequential`` or a module with a forward of its own, made of
+    binarynet's layers. It is packed as it computes in eval mode; the module itself is left as it is.
+
+    Args:
+        module: the network; takes uint8 ``[n, channels, rows, columns]`` (or ``[n, features]``).
+        input_shape: ``(rows, columns, channels)`` or ``(features,)``.
+        classes: one name per score; stored in the file.
+        image_policy: how pictures become inputs (``binarynet.data.ImagePolicy.to_dict()``); stored in the file.
+        provenance: JSON values that say where the network comes from; stored in the file.
+
+    Returns:
+        the packed model: ``.save(path)``, ``.predict(images)``.
+
+    Raises:
+        UnsupportedLayerError: names what has no exact form, why, and what to use instead.
+        NonFiniteError: a weight or statistic is NaN or infinite.
+        VerificationError: the packed network differs from torch on a probe image (a layer with unusual behaviour).
+    """
+    lowered = lower_checked(module, input_shape)
+    probe(lowered).require_exact()
+    network = PackedNetwork(
+        lowered.graph,
+        tuple(str(name) for name in classes or ()),
+        dict(image_policy) if image_policy is not None else None,
+        dict(provenance or {}),
+    )
+    return Model(network)
+
+
+def lower_checked(module: nn.Module, input_shape: Sequence[int]) -> Lowered:
+    """:func:`lower`, for a module on any device; refuses parameters that are not float32."""
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"expected a torch module, got {type(module).__name__}")
+    for name, tensor in module.named_parameters():
+        if tensor.is_floating_point() and str(tensor.dtype) != "torch.float32":
+            raise UnsupportedLayerError(
+                f"{name}: is {tensor.dtype}; packing keeps the float32 expressions of eval mode: call module.float()"
+            )
+    if any(tensor.device.type != "cpu" for tensor in module.state_dict().values()):
+        module = copy.deepcopy(module).cpu()
+    return lower(module, input_shape)
+
+
+def probe(lowered: Lowered) -> Verification:
+    """Random, all-black, all-white and mid-grey images through torch and every engine of this machine."""
+    shape = (_NUM_PROBES, *lowered.graph.input.shape)
+    images: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for i, level in enumerate((0, 255, 128)):
+        images[i] = level
+    return verify(lowered.graph, images, extra={"torch": torch_source(lowered)})

@@ -1,0 +1,168 @@
+"""Proof of exactness: the same images through several engines, every layer compared bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from binarynet.encoding import unpack_bits
+from binarynet.errors import UsageError, VerificationError
+from binarynet.graph import Flatten, Graph, check_images, evaluate
+from binarynet.runtime.engines import REFERENCE, engines
+from binarynet.runtime.session import Session
+
+Array = npt.NDArray[Any]
+Source = Callable[[Array, Sequence[str]], Mapping[str, Array]]
+"""Images and names of values to those values, laid out as in :mod:`binarynet.graph.ir`."""
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first place where an engine differs: image, position in the value (channel last), and both numbers."""
+
+    image: int
+    position: tuple[int, ...]
+    expected: float
+    got: float
+
+    def __str__(self) -> str:
+        *pixel, channel = self.position
+        place = f"channel {channel}" + (f" at pixel {tuple(pixel)}" if pixel else "")
+        return f"image {self.image}, {place}: expected {self.expected:g}, got {self.got:g}"
+
+
+@dataclass
+class ValueCheck:
+    """Comparison of one value of the graph over all images."""
+
+    name: str
+    kind: str
+    compared: int = 0
+    differences: dict[str, int] = field(default_factory=dict)
+    first: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        return not any(self.differences.values())
+
+
+@dataclass
+class Verification:
+    """Result of :func:`verify`: one check per value, in the order of the network."""
+
+    baseline: str
+    engines: tuple[str, ...]
+    num_images: int
+    checks: list[ValueCheck]
+
+    @property
+    def exact(self) -> bool:
+        return all(check.equal for check in self.checks)
+
+    def require_exact(self) -> None:
+        """VerificationError that names the first layer and channel that differ, unless all are equal."""
+        for check in self.checks:
+            for engine, count in check.differences.items():
+                if count:
+                    raise VerificationError(
+                        f"{engine} differs from {self.baseline} in {check.name!r}: {count} of {check.compared} "
+                        f"{check.kind} values; first at {check.first[engine]}"
+                    )
+
+
+def verify(
+    graph: Graph,
+    images: Array,
+    *,
+    extra: Mapping[str, Source] | None = None,
+    engine_names: Sequence[str] | None = None,
+    num_threads: int | None = None,
+    sums: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Verification:
+    """Run images through every engine and compare every layer's bits and the result.
+
+    Where the baseline does not have a value (torch may pool before the sign where the graph pools bits), the
+    reference's stands in for it.
+
+    Args:
+        graph: the network.
+        images: uint8 ``[n, *input shape]``.
+        extra: more sources by name, the trained torch network for instance; the first one is then the baseline that
+            all others must equal. Without it the baseline is the NumPy reference.
+        engine_names: engines to compare; default: all that can run here.
+        num_threads: threads of the native engines.
+        sums: compare the integer sums of every layer, too (native engines then run unfused).
+        progress: called with the number of images done.
+    """
+    check_images(graph, images)
+    if len(images) == 0:
+        raise UsageError("verify needs at least one image")
+    kinds = ("bits", "i32", "f32") if sums else ("bits", "f32")
+    names = [node.name for node in graph if graph.types[node.name].kind in kinds and not isinstance(node, Flatten)]
+    if graph.output not in names:
+        names.append(graph.output)
+    sources: dict[str, Source] = dict(extra or {})
+    sources[REFERENCE] = lambda chunk, values: evaluate(graph, chunk, values)
+    for name in engine_names if engine_names is not None else [e.name for e in engines() if e.available]:
+        if name != REFERENCE:
+            sources[name] = _engine_source(graph, name, names, num_threads)
+    baseline, *others = sources
+    checks = [ValueCheck(name, graph.types[name].kind, differences=dict.fromkeys(others, 0)) for name in names]
+    for start in range(0, len(images), _CHUNK):
+        chunk = images[start : start + _CHUNK]
+        expected = dict(sources[baseline](chunk, names))
+        missing = [name for name in names if name not in expected]
+        expected |= sources[REFERENCE](chunk, missing) if missing else {}
+        for check in checks:
+            check.compared += len(chunk) * graph.types[check.name].num_elements
+        for other in others:
+            got = sources[other](chunk, names)
+            for check in checks:
+                _compare(check, other, expected[check.name], got[check.name], graph, start)
+        if progress is not None:
+            progress(start + len(chunk))
+    return Verification(baseline, tuple(others), len(images), checks)
+
+
+def _engine_source(graph: Graph, engine: str, names: Sequence[str], num_threads: int | None) -> Source:
+    """Layers from a tapped session; the result from a plain one, which is what prediction runs."""
+    plain = Session(graph, engine=engine, num_threads=num_threads)
+    tapped = Session(graph, engine=engine, num_threads=num_threads, taps=names)
+
+    def source(chunk: Array, values: Sequence[str]) -> Mapping[str, Array]:
+        return tapped.run_tapped(chunk) | {graph.output: plain.run(chunk)}
+
+    return source
+
+
+def _compare(check: ValueCheck, engine: str, expected: Array, got: Array, graph: Graph, start: int) -> None:
+    if expected.shape != got.shape or expected.dtype != got.dtype:
+        raise VerificationError(
+            f"{engine}: {check.name!r} is {got.dtype} {list(got.shape)}, "
+            f"expected {expected.dtype} {list(expected.shape)}"
+        )
+    if expected.tobytes() == got.tobytes():
+        return
+    if check.kind == "bits":
+        channels = graph.types[check.name].channels
+        opened, opened_got = unpack_bits(expected, channels), unpack_bits(got, channels)
+        different = opened != opened_got
+        if not different.any():
+            raise VerificationError(f"{engine}: padding bits of {check.name!r} are not 0")
+        expected, got = opened * 2.0 - 1.0, opened_got * 2.0 - 1.0
+    elif check.kind == "f32":  # by bit pattern: -0.0 is not 0.0
+        different = expected.view(np.uint32) != got.view(np.uint32)
+    else:
+        different = expected != got
+    check.differences[engine] += int(np.count_nonzero(different))
+    if engine not in check.first:
+        image, *position = (int(i) for i in np.argwhere(different)[0])
+        place = (image, *position)
+        check.first[engine] = Difference(start + image, tuple(position), float(expected[place]), float(got[place]))
