@@ -1,0 +1,91 @@
+"""Glorot learning-rate scaling and Adam with it (``paper.md`` A8)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from binarynet.errors import UsageError
+from binarynet.layers import BinaryLayer
+from binarynet.optim.latent import clip_after_step
+
+
+def glorot_factor(layer: BinaryLayer) -> float:
+    """``1 / sqrt(1.5 / (fan_in + fan_out))``, the factor on the learning rate of a layer's latent weights.
+
+    The paper's text reads as if the rate were multiplied by Glorot's coefficient; its code divides by it, and so do
+    we. A kernel's area counts in both fans. Greater than 1 for every layer: latent weights live in [-1, 1], far
+    wider than the initialization that the rate would suit.
+    """
+    return math.sqrt((layer.fan_in + layer.fan_out) / 1.5)
+
+
+def parameter_groups(model: nn.Module, lr: float, *, glorot: bool = True, power: int = 1) -> list[dict[str, Any]]:
+    """Parameter groups for any optimizer of torch: latent weights by their Glorot factor, then everything else.
+
+    A group's learning rate multiplies the finished step of Adam and of SGD alike, which is what the factor is for.
+
+    Args:
+        model: the network.
+        lr: learning rate before scaling.
+        glorot: scale the rate of latent weights; False puts them all into one group with ``lr``.
+        power: exponent of the factor; 1 for Adam and its kin, 2 for plain or Nesterov SGD (BinaryConnect 2.5).
+
+    Returns:
+        Groups with the keys ``params``, ``lr``, ``name`` ("latent ..." or "other") and ``lr_scale``
+        (``lr`` divided by the given one).
+
+    Raises:
+        UsageError: the network has no trainable parameters, or ``lr`` is not positive.
+    """
+    if not lr > 0:
+        raise UsageError(f"the learning rate must be positive, got {lr}")
+    latent: dict[float, dict[int, nn.Parameter]] = {}
+    for module in model.modules():
+        if isinstance(module, BinaryLayer) and module.weight.requires_grad:
+            scale = glorot_factor(module) ** power if glorot else 1.0
+            latent.setdefault(scale, {})[id(module.weight)] = module.weight
+    taken = {key for parameters in latent.values() for key in parameters}
+    groups = [
+        {"params": list(parameters.values()), "lr": lr * scale, "name": f"latent x{scale:.4g}", "lr_scale": scale}
+        for scale, parameters in latent.items()
+    ]
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
+    if others:
+        groups.append({"params": others, "lr": lr, "name": "other", "lr_scale": 1.0})
+    if not groups:
+        raise UsageError(f"{type(model).__name__} has no trainable parameters")
+    return groups
+
+
+def adam(
+    model: nn.Module,
+    lr: float = 3e-3,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    glorot: bool = True,
+    clip: bool = True,
+) -> torch.optim.Adam:
+    """Adam as in the Theano setting of the paper: Glorot-scaled latent weights, clipped after each step.
+
+    Args:
+        model: the network; move it to its device first.
+        lr: learning rate of everything but the latent weights, whose rate is ``lr * glorot_factor(layer)``.
+        betas: decay rates of the two moments.
+        eps: added to the root of the second moment.
+        glorot: scale the learning rates of latent weights.
+        clip: keep latent weights in [-1, 1].
+
+    Raises:
+        UsageError: see :func:`parameter_groups`.
+    """
+    groups = parameter_groups(model, lr, glorot=glorot)
+    on_fused_device = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    optimizer = torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=on_fused_device or None)
+    if clip:
+        clip_after_step(optimizer, model)
+    return optimizer
