@@ -1,0 +1,63 @@
+# make demo   set up everything, then train, pack, verify, predict and measure on embedded data
+# make test   set up everything, then run the tests
+# make check  format, lint, types, import rules
+# make bench  this machine, side by side with what is installed
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+NATIVE := CMakeLists.txt $(shell find native -type f)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CPP := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.c')
+DEMO := demo-out
+
+# One thread per test process and for the tools underneath: the processes already use all cores.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test check format bench clean
+
+setup: $(VENV)/.native
+
+$(VENV)/.dependencies: pyproject.toml constraints.txt
+	@echo "setting up $(VENV): the first time takes a minute or two"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) scikit-build-core nanobind cmake ninja
+	@$(BIN)/python tools/requirements.py train bench dev > $(VENV)/requirements.txt
+	$(PIP) -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.native: $(VENV)/.dependencies $(NATIVE)
+	$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup
+	rm -rf $(DEMO)
+	$(BIN)/binarynet train digits-mlp --out $(DEMO)/run
+	$(BIN)/binarynet pack $(DEMO)/run -o $(DEMO)/digits.bnn
+	$(BIN)/binarynet verify $(DEMO)/run $(DEMO)/digits.bnn
+	$(BIN)/binarynet predict $(DEMO)/digits.bnn examples/digit-*.png
+	$(BIN)/binarynet inspect $(DEMO)/digits.bnn
+	$(BIN)/binarynet bench $(DEMO)/digits.bnn
+	@echo "The training curves are in $(DEMO)/run/curves.png, the packed network in $(DEMO)/digits.bnn"
+
+test: setup
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+check: setup
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: setup
+	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools
+	$(BIN)/clang-format -i $(CPP)
+
+bench: setup
+	$(BIN)/binarynet bench
+
+clean:
+	rm -rf $(VENV) build $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
