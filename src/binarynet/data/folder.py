@@ -159,7 +159,10 @@ def _list(root: Path, classes: tuple[str, ...], notes: list[str]) -> _Listing:
         listing.files.extend(pictures)
         listing.labels.extend([label] * len(pictures))
     if ignored:
-        notes.append(f"{root}: {len(ignored)} files that are no pictures were ignored ({ignored[0].name}, ...)")
+        what = (
+            "1 file that is no picture was" if len(ignored) == 1 else f"{len(ignored)} files that are no pictures were"
+        )
+        notes.append(f"{root}: {what} ignored ({ignored[0].name}{'' if len(ignored) == 1 else ', ...'})")
     if not listing.files:
         raise DataError(f"{root}: no PNG or JPEG pictures in class folders")
     return listing
