@@ -96,7 +96,7 @@ class BinaryLayer(nn.Module):
                 "put a Sign before it, or give first=True if it takes 8-bit images"
             )
         if self.training and self.dropout > 0:
-            x = x * torch.empty_like(x).bernoulli_(1 - self.dropout)
+            x = x * (torch.rand_like(x) >= self.dropout)
         return x
 
     def _rescale(self, sums: Tensor) -> Tensor:
