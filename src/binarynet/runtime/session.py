@@ -21,7 +21,6 @@ from binarynet.graph import (
     MaxPool,
     Node,
     Threshold,
-    ValueType,
     check_images,
     evaluate,
 )
@@ -90,15 +89,18 @@ class Session:
         if self._native is None:
             return evaluate(self.graph, images, self._values)
         with _translated_errors():
-            arrays = self._native.run(np.ascontiguousarray(images))
+            arrays = self._native.run(_as_image(images))
         return {
-            name: array.reshape(len(images), *_stored_shape(self.graph.types[name], array))
+            name: array if len(self.graph.types[name].shape) == 3 else array.reshape(len(images), array.shape[-1])
             for name, array in zip(self._values, arrays, strict=True)
         }
 
 
-def _stored_shape(value: ValueType, array: Array) -> tuple[int, ...]:
-    return (*value.shape[:-1], array.shape[-1])
+def _as_image(images: Array) -> Array:
+    """Contiguous ``[n, h, w, c]``; feature vectors are 1 x 1 images to the native core."""
+    if images.ndim == 2:
+        images = images[:, np.newaxis, np.newaxis]
+    return np.ascontiguousarray(images)
 
 
 @contextmanager
@@ -137,9 +139,14 @@ def _add(native: Any, node: Node, index: dict[str, int]) -> int:
     source = index[node.sources[0]]
     if isinstance(node, Convolution):
         window = node.window
-        return int(native.add_convolution(source, window.kernel, window.stride, window.padding, node.weights))
+        return int(
+            native.add_convolution(
+                source, window.kernel, window.stride, window.padding, len(node.weights), node.weights
+            )
+        )
     if isinstance(node, Dense):
-        return int(native.add_convolution(source, (1, 1), (1, 1), (0, 0), node.weights[:, None, None, :]))
+        weights = node.weights[:, np.newaxis, np.newaxis]
+        return int(native.add_convolution(source, (1, 1), (1, 1), (0, 0), len(weights), weights))
     if isinstance(node, MaxPool):
         return int(native.add_max_pool(source, node.window.kernel, node.window.stride, node.window.padding))
     if isinstance(node, Threshold):
