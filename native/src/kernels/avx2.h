@@ -1,0 +1,24 @@
+// The two engines of the AVX2 kernel set; each function serves the field of KernelSet of the same name.
+#pragma once
+
+#include "kernels.h"
+
+namespace binarynet::avx2 {
+
+// Packed bits in: table look-ups (avx2_lut.h).
+size_t bits_prepared_bytes(const Block& block);
+void bits_prepare(const Block& block, void* prepared);
+int64_t bits_unit_count(const Block& block, int64_t batch);
+size_t bits_workspace_bytes(const Block& block, int64_t batch);
+void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
+              int64_t unit_begin, int64_t unit_end, void* workspace);
+
+// 8-bit pixels in: multiply-add of bytes.
+size_t bytes_prepared_bytes(const Block& block);
+void bytes_prepare(const Block& block, void* prepared);
+int64_t bytes_unit_count(const Block& block, int64_t batch);
+size_t bytes_workspace_bytes(const Block& block, int64_t batch);
+void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+               int64_t unit_begin, int64_t unit_end, void* workspace);
+
+}  // namespace binarynet::avx2

@@ -1,0 +1,478 @@
+// Convolution and dense layers on packed bits, AVX2: the layout of weights, indices and thresholds around
+// avx2_lut.
+//
+// K runs as [kernel row][kernel column][channel nibble]. For one kernel row the taps of an output pixel are
+// then one contiguous run of groups, and the run of the next pixel starts one stride later: with one pair
+// index per horizontally adjacent pixel pair and nibble, a convolution reads its operands in place, without
+// im2row. Flat blocks (dense layers) store indices by block of K instead: [block][pair][groups of the block].
+//
+// Zero padding: a tap outside of the image is seen as bits 0, so it counts popcount(w) disagreements. With
+// outside = the popcount of the weights over those taps and inside = the number of true taps times channels,
+//
+//     sum = inside - 2 * (count - outside) = (inside + 2 * outside) - 2 * count = constant - 2 * count
+//     sum >= t  <=>  count <= floor((constant - t) / 2)  <=>  count < floor((constant - t) / 2) + 1
+//
+// with one constant, and one such bound, per channel and border class.
+#include <cstring>
+
+#include "avx2.h"
+#include "avx2_lut.h"
+#include "simd_plan.h"
+
+namespace binarynet::avx2 {
+namespace {
+
+constexpr int32_t kTilePixels = 256;
+constexpr int32_t kMostGroupsOf16Bits = 65535 / (4 * kBlockGroups) * kBlockGroups;  // 4 bits each
+
+// Everything that follows from a block alone.
+struct Layout {
+  bool flat;
+  bool counts;            // raw counts go through simd_plan's finish_counts()
+  int32_t pixel_nibbles;  // nibbles of a pixel that hold channels
+  int32_t pixel_groups;   // the same, or more to make runs divisible by 3
+  int32_t runs;           // contiguous runs of K: kernel rows, or 1 if flat
+  int32_t run_triples;
+  int64_t triples, blocks, groups;
+  int32_t channel_groups;
+  int32_t row_classes, col_classes;
+};
+
+Layout make_layout(const Block& b) {
+  Layout l = {};
+  l.flat = is_flat(b);
+  l.pixel_nibbles = static_cast<int32_t>(divide_up(b.in_c, 4));
+  const int64_t taps = static_cast<int64_t>(b.kernel_h) * b.kernel_w;
+  if (l.flat) {
+    l.pixel_groups = l.pixel_nibbles;
+    l.runs = 1;
+    l.run_triples = static_cast<int32_t>(divide_up(taps * l.pixel_groups, 3));
+  } else {
+    const bool divisible = static_cast<int64_t>(b.kernel_w) * l.pixel_nibbles % 3 == 0;
+    l.pixel_groups = divisible ? l.pixel_nibbles : static_cast<int32_t>(round_up(l.pixel_nibbles, 3));
+    l.runs = b.kernel_h;
+    l.run_triples = b.kernel_w * l.pixel_groups / 3;
+  }
+  l.triples = static_cast<int64_t>(l.runs) * l.run_triples;
+  l.groups = 3 * l.triples;
+  l.blocks = divide_up(l.triples, kBlockTriples);
+  l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kLanes));
+  // Bounds are compared as signed 16-bit numbers: a count, at most K, and a bound of up to K + 1 must fit.
+  l.counts = b.output == BlockOutput::int32 || taps * b.in_c > 32766;
+  l.row_classes = l.flat ? 1 : row_axis(b).classes(nullptr, nullptr);
+  l.col_classes = l.flat ? 1 : col_axis(b).classes(nullptr, nullptr);
+  return l;
+}
+
+// The blocks of K are as equal as can be.
+int64_t block_begin(const Layout& l, int64_t block) { return l.triples * block / l.blocks; }
+
+int32_t group_vectors(const Block& b, int32_t channel_group) {
+  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - channel_group * kLanes, 32)));
+}
+
+int64_t packed_group_bytes(int32_t vectors) { return 32 * ((vectors + 1) / 2); }
+
+struct Prepared {
+  uint8_t* weights;    // [channel group][group][packed_group_bytes]
+  int32_t* constants;  // [class][channel_groups * kLanes]
+  int16_t* bounds;     // [channel group][class][kLanes], channels in unpack order; empty if counts
+  int32_t* row_class;  // [conv_h]; empty if flat
+  int32_t* col_class;  // [conv_w]; empty if flat
+  TapRange* ranges;    // [row_classes + col_classes]; empty if flat
+  size_t bytes;
+};
+
+Prepared carve_prepared(const Block& b, const Layout& l, void* memory) {
+  Carver carver = {static_cast<uint8_t*>(memory), 0};
+  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
+  int64_t weight_bytes = 0;
+  for (int32_t g = 0; g < l.channel_groups; ++g)
+    weight_bytes += l.groups * packed_group_bytes(group_vectors(b, g));
+  Prepared p = {};
+  p.weights = carver.take<uint8_t>(weight_bytes);
+  p.constants = carver.take<int32_t>(classes * l.channel_groups * kLanes);
+  p.bounds = carver.take<int16_t>(l.counts ? 0 : classes * l.channel_groups * kLanes);
+  p.row_class = carver.take<int32_t>(l.flat ? 0 : b.conv_h);
+  p.col_class = carver.take<int32_t>(l.flat ? 0 : b.conv_w);
+  p.ranges = carver.take<TapRange>(l.flat ? 0 : l.row_classes + l.col_classes);
+  p.bytes = carver.used;
+  return p;
+}
+
+const uint8_t* group_weights(const Layout& l, const Prepared& p, int32_t channel_group) {
+  return p.weights + channel_group * l.groups * packed_group_bytes(4);  // all groups before are full
+}
+
+// The nibble of weights that group `group` of K holds for one channel.
+unsigned weight_nibble(const Block& b, const Layout& l, int32_t channel, int64_t group) {
+  const int64_t run_groups = 3 * static_cast<int64_t>(l.run_triples);
+  const int64_t run = group / run_groups;
+  const int64_t pixel = group % run_groups / l.pixel_groups;
+  const int64_t nibble = group % run_groups % l.pixel_groups;
+  const int64_t run_pixels = l.flat ? static_cast<int64_t>(b.kernel_h) * b.kernel_w : b.kernel_w;
+  if (pixel >= run_pixels || nibble >= l.pixel_nibbles) return 0;
+  const int64_t taps = static_cast<int64_t>(b.kernel_h) * b.kernel_w;
+  const uint64_t* words = b.weights + (channel * taps + run * b.kernel_w + pixel) * b.in_words;
+  return words[nibble / 16] >> (nibble % 16 * 4) & 15;
+}
+
+void prepare_weights(const Block& b, const Layout& l, uint8_t* packed) {
+  for (int32_t channel_group = 0; channel_group < l.channel_groups; ++channel_group) {
+    const int64_t group_bytes = packed_group_bytes(group_vectors(b, channel_group));
+    memset(packed, 0, static_cast<size_t>(l.groups * group_bytes));
+    const int32_t channels = static_cast<int32_t>(smaller(kLanes, b.out_c - channel_group * kLanes));
+    for (int32_t lane = 0; lane < channels; ++lane) {
+      uint8_t* to = packed + lane / 64 * 32 + lane % 32;
+      const int shift = lane / 32 % 2 * 4;
+      for (int64_t group = 0; group < l.groups; ++group) {
+        const unsigned nibble = weight_nibble(b, l, channel_group * kLanes + lane, group);
+        to[group * group_bytes] = static_cast<uint8_t>(to[group * group_bytes] | nibble << shift);
+      }
+    }
+    packed += l.groups * group_bytes;
+  }
+}
+
+// inside + 2 * outside of every class and channel, see above.
+void prepare_constants(const Block& b, const Layout& l, const TapRange* rows, const TapRange* cols,
+                       int32_t* constants) {
+  const int64_t class_stride = static_cast<int64_t>(l.channel_groups) * kLanes;
+  memset(constants, 0, sizeof(int32_t) * static_cast<size_t>(l.row_classes * l.col_classes * class_stride));
+  const uint64_t* words = b.weights;
+  for (int32_t channel = 0; channel < b.out_c; ++channel) {
+    for (int32_t ky = 0; ky < b.kernel_h; ++ky) {
+      for (int32_t kx = 0; kx < b.kernel_w; ++kx) {
+        int32_t ones = 0;
+        for (int32_t word = 0; word < b.in_words; ++word) ones += __builtin_popcountll(*words++);
+        int32_t* constant = constants + channel;
+        for (int32_t r = 0; r < l.row_classes; ++r) {
+          const bool row_inside = l.flat || (ky >= rows[r].begin && ky < rows[r].end);
+          for (int32_t c = 0; c < l.col_classes; ++c, constant += class_stride) {
+            const bool inside = row_inside && (l.flat || (kx >= cols[c].begin && kx < cols[c].end));
+            *constant += inside ? b.in_c : 2 * ones;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Position, in unpack order, of a channel of its group.
+int32_t unpack_position(int32_t lane) {
+  const int32_t half = lane % 16 / 8;  // channels 0-7 and 16-23 of a vector are in the first half
+  return lane / 32 * 32 + half * 16 + lane % 32 / 16 * 8 + lane % 8;
+}
+
+void prepare_bounds(const Block& b, const Layout& l, const int32_t* constants, int16_t* bounds) {
+  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
+  const int64_t class_stride = static_cast<int64_t>(l.channel_groups) * kLanes;
+  memset(bounds, 0, sizeof(int16_t) * static_cast<size_t>(classes * class_stride));  // 0: no count is below
+  for (int64_t k = 0; k < classes; ++k) {
+    for (int32_t channel = 0; channel < b.out_c; ++channel) {
+      const int64_t twice =
+          static_cast<int64_t>(constants[k * class_stride + channel]) - b.thresholds[channel];
+      const int64_t bound = (twice >= 0 ? twice / 2 : -((1 - twice) / 2)) + 1;
+      bounds[(channel / kLanes * classes + k) * kLanes + unpack_position(channel % kLanes)] =
+          static_cast<int16_t>(smaller(larger(bound, 0), 32767));
+    }
+  }
+}
+
+// ---- Indices of the activations
+// ------------------------------------------------------------------------------
+
+// Pair indices of a tile. Direct blocks: [image][input row][pixel pair][pixel_groups], rows from the first
+// that the tile's sums look at; flat blocks: [block of K][pair][groups of the block].
+struct IndexShape {
+  int32_t pairs;
+  int32_t pixel_pairs;  // direct: per row
+  int64_t row_entries, image_entries, entries;
+};
+
+constexpr int64_t kIndexSlack = 32;  // pair_offsets() writes whole words, so up to 15 entries too many
+
+IndexShape index_shape(const Block& b, const Layout& l, int32_t images, int32_t conv_rows, int32_t cols) {
+  IndexShape s = {};
+  s.pairs = (cols + 1) / 2;
+  if (l.flat) {
+    s.entries = s.pairs * l.groups;
+    return s;
+  }
+  s.pixel_pairs = (s.pairs - 1) * 2 * b.stride_w + b.kernel_w;
+  s.row_entries = static_cast<int64_t>(s.pixel_pairs) * l.pixel_groups;
+  s.image_entries = s.row_entries * ((conv_rows - 1) * static_cast<int64_t>(b.stride_h) + b.kernel_h);
+  s.entries = s.image_entries * images;
+  return s;
+}
+
+void index_tile_rows(const Block& b, const Layout& l, const Tile& tile, const IndexShape& shape,
+                     const uint64_t* in, const uint64_t* zeros, uint16_t* index) {
+  const int64_t rows = shape.image_entries / shape.row_entries;
+  const int64_t first_row = static_cast<int64_t>(tile.conv_row) * b.stride_h - b.pad_h;
+  const int64_t gap = l.pixel_groups - 16 * b.in_words;  // groups beyond the pixel's last word: at most 2
+  for (int64_t image = tile.image; image < tile.image + tile.images; ++image) {
+    for (int64_t y = first_row; y < first_row + rows; ++y) {
+      if (y < 0 || y >= b.in_h) {
+        memset(index, 0, static_cast<size_t>(shape.row_entries) * sizeof(uint16_t));
+        index += shape.row_entries;
+        continue;
+      }
+      const uint64_t* row = in + (image * b.in_h + y) * b.in_w * b.in_words;
+      for (int64_t x = -b.pad_w; x < shape.pixel_pairs - b.pad_w; ++x) {
+        const int64_t x2 = x + b.stride_w;
+        pair_offsets(x >= 0 && x < b.in_w ? row + x * b.in_words : zeros,
+                     x2 >= 0 && x2 < b.in_w ? row + x2 * b.in_words : zeros, b.in_words, index);
+        for (int64_t k = 0; k < gap; ++k) index[16 * b.in_words + k] = 0;
+        index += l.pixel_groups;
+      }
+    }
+  }
+}
+
+// All groups of one pair of columns, in order of K.
+void index_columns(const Block& b, const Layout& l, const uint64_t* first, const uint64_t* second,
+                   uint16_t* index) {
+  const int64_t pixels = static_cast<int64_t>(b.kernel_h) * b.kernel_w;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    pair_offsets(first + pixel * b.in_words, second + pixel * b.in_words, b.in_words,
+                 index + pixel * l.pixel_groups);
+  }
+  for (int64_t group = pixels * l.pixel_groups; group < l.groups; ++group) index[group] = 0;
+}
+
+void index_tile_columns(const Block& b, const Layout& l, const Tile& tile, const IndexShape& shape,
+                        const uint64_t* in, const uint64_t* zeros, uint16_t* one_pair, uint16_t* index) {
+  const int64_t words = static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words;
+  for (int64_t pair = 0; pair < shape.pairs; ++pair) {
+    const uint64_t* first = in + (tile.col + 2 * pair) * words;
+    index_columns(b, l, first, 2 * pair + 1 < tile.cols ? first + words : zeros, one_pair);
+    for (int64_t block = 0; block < l.blocks; ++block) {
+      const int64_t begin = 3 * block_begin(l, block);
+      const int64_t size = 3 * block_begin(l, block + 1) - begin;
+      memcpy(index + begin * shape.pairs + pair * size, one_pair + begin,
+             static_cast<size_t>(size) * sizeof(uint16_t));
+    }
+  }
+}
+
+// ---- Running
+// -------------------------------------------------------------------------------------------------
+
+struct Workspace {
+  uint16_t* index;
+  uint16_t* one_pair;   // flat: [groups] of one pair
+  uint64_t* zeros;      // a pixel (a column if flat) of bits 0
+  uint8_t* weights;     // one block, unpacked
+  uint16_t* sums;       // [pair of the tile][2][kLanes]
+  int32_t* counts;      // [pixel of the tile][kLanes] if counts
+  int32_t* final_sums;  // [kLanes]
+  uint64_t* bits;       // [pixel of the tile][2] if pooled
+  size_t bytes;
+};
+
+Workspace carve_workspace(const Block& b, const Layout& l, const Tiling& tiling, void* memory) {
+  const int32_t images = tiling.flat ? 1 : tiling.images_per_tile;
+  const int32_t rows = most_conv_rows(b, tiling);
+  const int32_t cols =
+      tiling.flat ? static_cast<int32_t>(smaller(tiling.cols_per_tile, tiling.columns)) : b.conv_w;
+  const IndexShape shape = index_shape(b, l, images, rows, cols);
+  const int64_t pixels = static_cast<int64_t>(images) * rows * cols;
+  const int64_t pairs = static_cast<int64_t>(images) * rows * shape.pairs;
+  const int64_t column_words =
+      l.flat ? static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words : b.in_words;
+  Carver carver = {static_cast<uint8_t*>(memory), 0};
+  Workspace w = {};
+  w.index = carver.take<uint16_t>(shape.entries + kIndexSlack);
+  w.one_pair = carver.take<uint16_t>(l.flat ? l.groups + kIndexSlack : 0);
+  w.zeros = carver.take<uint64_t>(column_words);
+  w.weights = carver.take<uint8_t>(kBlockGroups * kLanes);
+  w.sums = carver.take<uint16_t>(pairs * 2 * kLanes);
+  w.counts = carver.take<int32_t>(l.counts ? pixels * kLanes : 0);
+  w.final_sums = carver.take<int32_t>(kLanes);
+  w.bits = carver.take<uint64_t>(has_pool(b) ? pixels * 2 : 0);
+  w.bytes = carver.used;
+  if (memory != nullptr) memset(w.zeros, 0, static_cast<size_t>(column_words) * sizeof(uint64_t));
+  return w;
+}
+
+// Where block `block` of K lies in the index.
+void locate_block(const Layout& l, const IndexShape& shape, int64_t block, LutBlock* call) {
+  const int64_t begin = block_begin(l, block);
+  const int64_t end = block_begin(l, block + 1);
+  if (l.flat) {
+    call->segments[0] = {3 * begin * shape.pairs, static_cast<int32_t>(end - begin)};
+    call->pair_stride = 3 * (end - begin);
+    call->num_segments = 1;
+    return;
+  }
+  call->num_segments = 0;
+  for (int64_t triple = begin; triple < end;) {
+    const int64_t run = triple / l.run_triples;
+    const int64_t stop = smaller(end, (run + 1) * l.run_triples);
+    const int64_t within = triple - run * l.run_triples;
+    call->segments[call->num_segments++] = {run * shape.row_entries + 3 * within,
+                                            static_cast<int32_t>(stop - triple)};
+    triple = stop;
+  }
+}
+
+// The parts of a call that depend on where the bits or counts of a tile and channel group go.
+void aim_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
+                int32_t channel_group, void* out, LutBlock* call) {
+  static constexpr uint64_t kNoneFalling[2] = {0, 0};
+  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
+  const int32_t word = channel_group * (kLanes / 64);
+  call->out_words = static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word));
+  call->row_class = l.flat ? nullptr : p.row_class + tile.conv_row;
+  call->col_class = l.flat ? nullptr : p.col_class;
+  call->col_classes = l.col_classes;
+  call->counts = w.counts;
+  if (l.counts) return;
+  call->thresholds = p.bounds + channel_group * classes * kLanes;
+  if (has_pool(b)) {
+    call->falling = kNoneFalling;
+    call->out = w.bits;
+    call->out_col_stride = call->out_words;
+    call->out_row_stride = static_cast<int64_t>(tile.cols) * call->out_words;
+    call->out_image_stride = call->out_row_stride * tile.conv_rows;
+  } else {
+    call->falling = b.falling + word;
+    call->out_col_stride = b.out_words;
+    call->out_row_stride = static_cast<int64_t>(b.out_w) * b.out_words;
+    call->out_image_stride = call->out_row_stride * b.out_h;
+    const int64_t pixel =
+        tile.image * b.out_h * b.out_w + static_cast<int64_t>(tile.out_row) * b.out_w + tile.col;
+    call->out = static_cast<uint64_t*>(out) + pixel * b.out_words + word;
+  }
+}
+
+// Pools what went to the workspace, if anything did.
+void finish_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
+                   int32_t channel_group, int32_t vectors, void* out) {
+  if (l.counts) {
+    Counts c = {};
+    c.counts = w.counts;
+    c.width = 32 * vectors;
+    c.channel = channel_group * kLanes;
+    c.channels = static_cast<int32_t>(smaller(kLanes, b.out_c - c.channel));
+    c.scale = -2;
+    c.constants = p.constants;
+    c.constants_width = static_cast<int64_t>(l.channel_groups) * kLanes;
+    c.row_class = l.flat ? nullptr : p.row_class;
+    c.col_class = l.flat ? nullptr : p.col_class;
+    c.col_classes = l.col_classes;
+    finish_counts(b, tile, l.flat, c, w.final_sums, out);
+  } else if (has_pool(b)) {
+    const int32_t word = channel_group * (kLanes / 64);
+    pool_bits(b, tile, w.bits, static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word)), word,
+              static_cast<uint64_t*>(out));
+  }
+}
+
+void run_channel_group(const Block& b, const Layout& l, const Prepared& p, const Workspace& w,
+                       const Tile& tile, const IndexShape& shape, int32_t channel_group, void* out) {
+  const int32_t vectors = group_vectors(b, channel_group);
+  LutBlock call = {};
+  call.index = w.index;
+  call.image_stride = shape.image_entries;
+  call.row_stride = shape.row_entries * b.stride_h;
+  call.pair_stride = 2 * static_cast<int64_t>(b.stride_w) * l.pixel_groups;
+  call.images = tile.images;
+  call.rows = tile.conv_rows;
+  call.cols = tile.cols;
+  call.weights = w.weights;
+  call.sums = w.sums;
+  aim_output(b, l, p, w, tile, channel_group, out, &call);
+
+  const uint8_t* packed = group_weights(l, p, channel_group);
+  constexpr int64_t kBlocksOf16Bits = kMostGroupsOf16Bits / kBlockGroups;
+  for (int64_t block = 0; block < l.blocks; ++block) {
+    const int32_t groups = static_cast<int32_t>(3 * (block_begin(l, block + 1) - block_begin(l, block)));
+    unpack_groups(vectors, packed, groups, w.weights);
+    packed += groups * packed_group_bytes(vectors);
+    locate_block(l, shape, block, &call);
+    const bool last = block + 1 == l.blocks;
+    call.first = block % kBlocksOf16Bits == 0;
+    call.first_counts = block < kBlocksOf16Bits;
+    call.flush = Flush::keep;
+    if (last || (block + 1) % kBlocksOf16Bits == 0) call.flush = l.counts ? Flush::counts : Flush::bits;
+    lut_block(vectors, call);
+  }
+  finish_output(b, l, p, w, tile, channel_group, vectors, out);
+}
+
+// One column: the weights are read once, straight from their packed layout.
+void run_column(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
+                int32_t channel_group, void* out) {
+  const int32_t vectors = group_vectors(b, channel_group);
+  LutBlock call = {};
+  aim_output(b, l, p, w, tile, channel_group, out, &call);
+  call.flush = l.counts ? Flush::counts : Flush::bits;
+  const uint8_t* packed = group_weights(l, p, channel_group);
+  for (int64_t group = 0; group < l.groups; group += kMostGroupsOf16Bits) {
+    const int64_t groups = smaller(kMostGroupsOf16Bits, l.groups - group);
+    call.first_counts = group == 0;
+    lut_column(vectors, packed + group * packed_group_bytes(vectors), w.one_pair + group, groups, call);
+  }
+  finish_output(b, l, p, w, tile, channel_group, vectors, out);
+}
+
+}  // namespace
+
+size_t bits_prepared_bytes(const Block& block) {
+  return carve_prepared(block, make_layout(block), nullptr).bytes;
+}
+
+void bits_prepare(const Block& block, void* prepared) {
+  const Layout layout = make_layout(block);
+  const Prepared p = carve_prepared(block, layout, prepared);
+  prepare_weights(block, layout, p.weights);
+  if (!layout.flat) {
+    row_axis(block).classes(p.row_class, p.ranges);
+    col_axis(block).classes(p.col_class, p.ranges + layout.row_classes);
+  }
+  prepare_constants(block, layout, p.ranges, p.ranges + layout.row_classes, p.constants);
+  if (!layout.counts) prepare_bounds(block, layout, p.constants, p.bounds);
+}
+
+int64_t bits_unit_count(const Block& block, int64_t batch) {
+  return make_tiling(block, batch, kTilePixels).tiles * divide_up(block.out_c, kLanes);
+}
+
+size_t bits_workspace_bytes(const Block& block, int64_t batch) {
+  return carve_workspace(block, make_layout(block), make_tiling(block, batch, kTilePixels), nullptr).bytes;
+}
+
+void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
+              int64_t unit_begin, int64_t unit_end, void* workspace) {
+  const Layout layout = make_layout(block);
+  const Tiling tiling = make_tiling(block, batch, kTilePixels);
+  const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
+  const Workspace w = carve_workspace(block, layout, tiling, workspace);
+  for (int64_t unit = unit_begin; unit < unit_end;) {
+    const int64_t tile_index = unit / layout.channel_groups;
+    const int64_t stop = smaller(unit_end, (tile_index + 1) * layout.channel_groups);
+    const Tile tile = tile_at(block, tiling, tile_index);
+    const IndexShape shape = index_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
+    const bool one_column = layout.flat && tile.cols == 1;
+    if (one_column) {
+      const int64_t words = static_cast<int64_t>(block.kernel_h) * block.kernel_w * block.in_words;
+      index_columns(block, layout, in + tile.col * words, w.zeros, w.one_pair);
+    } else if (layout.flat) {
+      index_tile_columns(block, layout, tile, shape, in, w.zeros, w.one_pair, w.index);
+    } else {
+      index_tile_rows(block, layout, tile, shape, in, w.zeros, w.index);
+    }
+    for (; unit < stop; ++unit) {
+      const int32_t channel_group = static_cast<int32_t>(unit % layout.channel_groups);
+      if (one_column) {
+        run_column(block, layout, p, w, tile, channel_group, out);
+      } else {
+        run_channel_group(block, layout, p, w, tile, shape, channel_group, out);
+      }
+    }
+  }
+}
+
+}  // namespace binarynet::avx2

@@ -1,0 +1,290 @@
+#include "avx2_lut.h"
+
+#include <immintrin.h>
+
+#include <cstring>
+
+namespace binarynet::avx2 {
+namespace {
+
+// The constant tables: rows of 16 bytes, see avx2_lut.h.
+struct alignas(64) PairTable {
+  uint8_t rows[256][kTableRow];
+};
+struct alignas(64) SingleTable {
+  uint8_t rows[16][kTableRow];
+};
+
+constexpr uint8_t popcount4(unsigned value) {
+  return static_cast<uint8_t>((value & 1) + (value >> 1 & 1) + (value >> 2 & 1) + (value >> 3 & 1));
+}
+
+constexpr PairTable make_pair_table() {
+  PairTable table = {};
+  for (unsigned pair = 0; pair < 256; ++pair) {
+    for (unsigned a = 0; a < 16; ++a) {
+      table.rows[pair][a] =
+          static_cast<uint8_t>(popcount4(a ^ (pair & 15)) | popcount4(a ^ (pair >> 4)) << 4);
+    }
+  }
+  return table;
+}
+
+constexpr SingleTable make_single_table() {
+  SingleTable table = {};
+  for (unsigned n = 0; n < 16; ++n) {
+    for (unsigned a = 0; a < 16; ++a) table.rows[n][a] = popcount4(a ^ n);
+  }
+  return table;
+}
+
+constexpr PairTable kPairTable = make_pair_table();
+constexpr SingleTable kSingleTable = make_single_table();
+
+inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+inline void store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
+
+inline __m256i table_row(const void* table, uint16_t offset) {
+  return _mm256_broadcastsi128_si256(
+      _mm_load_si128(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(table) + offset)));
+}
+
+// 16-bit counts of one column: vector v as the unpacklo half [2v] and the unpackhi half [2v + 1] of its
+// bytes.
+template <int kVectors>
+struct Sums {
+  __m256i half[2 * kVectors];
+};
+
+template <int kVectors>
+inline __attribute__((always_inline)) void emit_bits(const LutBlock& b, const Sums<kVectors>& sums,
+                                                     const int16_t* thresholds, uint64_t* out) {
+  uint32_t bits[4] = {0, 0, 0, 0};
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const __m256i low = _mm256_cmpgt_epi16(load(thresholds + 32 * v), sums.half[2 * v]);
+    const __m256i high = _mm256_cmpgt_epi16(load(thresholds + 32 * v + 16), sums.half[2 * v + 1]);
+    // packs works within 128-bit halves like unpack did, so the channels are in their natural order again.
+    bits[v] = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(low, high)));
+  }
+  out[0] = (bits[0] | static_cast<uint64_t>(bits[1]) << 32) ^ b.falling[0];
+  if (b.out_words == 2) out[1] = (bits[2] | static_cast<uint64_t>(bits[3]) << 32) ^ b.falling[1];
+}
+
+template <int kVectors>
+inline void emit_counts(const LutBlock& b, const Sums<kVectors>& sums, int32_t* counts) {
+  for (int v = 0; v < kVectors; ++v) {
+    // Channels 0-7 | 16-23 in the first half, 8-15 | 24-31 in the second.
+    const __m128i eights[4] = {
+        _mm256_castsi256_si128(sums.half[2 * v]), _mm256_castsi256_si128(sums.half[2 * v + 1]),
+        _mm256_extracti128_si256(sums.half[2 * v], 1), _mm256_extracti128_si256(sums.half[2 * v + 1], 1)};
+    for (int k = 0; k < 4; ++k) {
+      __m256i wide = _mm256_cvtepu16_epi32(eights[k]);
+      int32_t* to = counts + 32 * v + 8 * k;
+      if (!b.first_counts) wide = _mm256_add_epi32(wide, load(to));
+      store(to, wide);
+    }
+  }
+}
+
+// Widens the byte counts of one column, adds what earlier blocks left, and passes the result on.
+template <int kVectors>
+inline __attribute__((always_inline)) void flush_column(const LutBlock& b, const __m256i* bytes,
+                                                        uint16_t* saved, int64_t image, int64_t row,
+                                                        int64_t col) {
+  const __m256i zero = _mm256_setzero_si256();
+  Sums<kVectors> sums;
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    sums.half[2 * v] = _mm256_unpacklo_epi8(bytes[v], zero);
+    sums.half[2 * v + 1] = _mm256_unpackhi_epi8(bytes[v], zero);
+    if (!b.first) {
+      sums.half[2 * v] = _mm256_add_epi16(sums.half[2 * v], load(saved + 32 * v));
+      sums.half[2 * v + 1] = _mm256_add_epi16(sums.half[2 * v + 1], load(saved + 32 * v + 16));
+    }
+  }
+  if (b.flush == Flush::keep) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      store(saved + 32 * v, sums.half[2 * v]);
+      store(saved + 32 * v + 16, sums.half[2 * v + 1]);
+    }
+  } else if (col >= b.cols) {
+    // The second column of the last pair of an odd row does not exist.
+  } else if (b.flush == Flush::bits) {
+    const int64_t row_class = b.row_class == nullptr ? 0 : b.row_class[row];
+    const int64_t col_class = b.col_class == nullptr ? 0 : b.col_class[col];
+    emit_bits<kVectors>(b, sums, b.thresholds + (row_class * b.col_classes + col_class) * kLanes,
+                        b.out + image * b.out_image_stride + row * b.out_row_stride + col * b.out_col_stride);
+  } else {
+    emit_counts<kVectors>(b, sums, b.counts + ((image * b.rows + row) * b.cols + col) * 32 * kVectors);
+  }
+}
+
+template <int kVectors>
+void lut_block_vectors(const LutBlock& b) {
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const int64_t pairs = (b.cols + 1) / 2;
+  uint16_t* saved = b.sums;
+  for (int64_t image = 0; image < b.images; ++image) {
+    for (int64_t row = 0; row < b.rows; ++row) {
+      const uint16_t* pair_index = b.index + image * b.image_stride + row * b.row_stride;
+      for (int64_t pair = 0; pair < pairs; ++pair, pair_index += b.pair_stride) {
+        __m256i total[kVectors], high[kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) total[v] = high[v] = _mm256_setzero_si256();
+        const uint8_t* w = b.weights;
+        for (int32_t s = 0; s < b.num_segments; ++s) {
+          const uint16_t* index = pair_index + b.segments[s].index;
+          const uint16_t* end = index + 3 * b.segments[s].triples;
+          do {
+            const __m256i row0 = table_row(&kPairTable, index[0]);
+            const __m256i row1 = table_row(&kPairTable, index[1]);
+            const __m256i row2 = table_row(&kPairTable, index[2]);
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) {
+              __m256i x = _mm256_shuffle_epi8(row0, load(w + 32 * v));
+              x = _mm256_add_epi8(x, _mm256_shuffle_epi8(row1, load(w + 32 * (kVectors + v))));
+              x = _mm256_add_epi8(x, _mm256_shuffle_epi8(row2, load(w + 32 * (2 * kVectors + v))));
+              total[v] = _mm256_add_epi8(total[v], x);
+              high[v] = _mm256_add_epi8(high[v], _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+            }
+            index += 3;
+            w += 3 * 32 * kVectors;
+          } while (index != end);
+        }
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+          const __m256i sixteen_high = _mm256_slli_epi16(_mm256_and_si256(high[v], nibble), 4);
+          total[v] = _mm256_sub_epi8(total[v], sixteen_high);
+        }
+        flush_column<kVectors>(b, total, saved, image, row, 2 * pair);
+        flush_column<kVectors>(b, high, saved + 32 * kVectors, image, row, 2 * pair + 1);
+        saved += 2 * 32 * kVectors;
+      }
+    }
+  }
+}
+
+template <int kVectors>
+void unpack_groups_vectors(const uint8_t* packed, int32_t groups, uint8_t* unpacked) {
+  constexpr int kPackedVectors = (kVectors + 1) / 2;
+  const __m256i nibble = _mm256_set1_epi8(15);
+  for (int32_t group = 0; group < groups; ++group) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kPackedVectors; ++v) {
+      const __m256i both = load(packed + 32 * v);
+      store(unpacked + 64 * v, _mm256_and_si256(both, nibble));
+      if (2 * v + 1 < kVectors) {
+        store(unpacked + 64 * v + 32, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble));
+      }
+    }
+    packed += 32 * kPackedVectors;
+    unpacked += 32 * kVectors;
+  }
+}
+
+// Counts of `groups` groups for one column, into 16-bit sums. A byte takes 63 groups, 16 bits take 16380.
+template <int kVectors>
+inline __attribute__((always_inline)) void column_sums(const uint8_t* packed, const uint16_t* index,
+                                                       int64_t groups, Sums<kVectors>* sums) {
+  constexpr int kPackedVectors = (kVectors + 1) / 2;
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i zero = _mm256_setzero_si256();
+#pragma GCC unroll 8
+  for (int h = 0; h < 2 * kVectors; ++h) sums->half[h] = zero;
+  while (groups > 0) {
+    const int64_t block = groups < kBlockGroups ? groups : kBlockGroups;
+    __m256i bytes[2 * kPackedVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < 2 * kPackedVectors; ++v) bytes[v] = zero;
+    for (int64_t group = 0; group < block; ++group) {
+      const __m256i row = table_row(&kSingleTable, index[group]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kPackedVectors; ++v) {
+        const __m256i both = load(packed + 32 * v);
+        const __m256i even = _mm256_and_si256(both, nibble);
+        const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+        bytes[2 * v] = _mm256_add_epi8(bytes[2 * v], _mm256_shuffle_epi8(row, even));
+        bytes[2 * v + 1] = _mm256_add_epi8(bytes[2 * v + 1], _mm256_shuffle_epi8(row, odd));
+      }
+      packed += 32 * kPackedVectors;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      sums->half[2 * v] = _mm256_add_epi16(sums->half[2 * v], _mm256_unpacklo_epi8(bytes[v], zero));
+      sums->half[2 * v + 1] = _mm256_add_epi16(sums->half[2 * v + 1], _mm256_unpackhi_epi8(bytes[v], zero));
+    }
+    index += block;
+    groups -= block;
+  }
+}
+
+template <int kVectors>
+void lut_column_vectors(const uint8_t* packed, const uint16_t* index, int64_t groups, const LutBlock& b) {
+  Sums<kVectors> sums;
+  column_sums<kVectors>(packed, index, groups, &sums);
+  if (b.flush == Flush::bits) {
+    emit_bits<kVectors>(b, sums, b.thresholds, b.out);
+  } else {
+    emit_counts<kVectors>(b, sums, b.counts);
+  }
+}
+
+}  // namespace
+
+void lut_block(int32_t vectors, const LutBlock& block) {
+  switch (vectors) {
+    case 1:
+      return lut_block_vectors<1>(block);
+    case 2:
+      return lut_block_vectors<2>(block);
+    case 3:
+      return lut_block_vectors<3>(block);
+    default:
+      return lut_block_vectors<4>(block);
+  }
+}
+
+void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8_t* unpacked) {
+  switch (vectors) {
+    case 1:
+      return unpack_groups_vectors<1>(packed, groups, unpacked);
+    case 2:
+      return unpack_groups_vectors<2>(packed, groups, unpacked);
+    case 3:
+      return unpack_groups_vectors<3>(packed, groups, unpacked);
+    default:
+      return unpack_groups_vectors<4>(packed, groups, unpacked);
+  }
+}
+
+void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups,
+                const LutBlock& block) {
+  switch (vectors) {
+    case 1:
+      return lut_column_vectors<1>(packed, index, groups, block);
+    case 2:
+      return lut_column_vectors<2>(packed, index, groups, block);
+    case 3:
+      return lut_column_vectors<3>(packed, index, groups, block);
+    default:
+      return lut_column_vectors<4>(packed, index, groups, block);
+  }
+}
+
+void pair_offsets(const uint64_t* first, const uint64_t* second, int32_t words, uint16_t* offsets) {
+  const __m128i nibble = _mm_set1_epi8(15);
+  for (int32_t word = 0; word < words; ++word) {
+    const __m128i a = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(first + word));
+    const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(second + word));
+    const __m128i a_high = _mm_and_si128(_mm_srli_epi16(a, 4), nibble);
+    const __m128i b_low = _mm_slli_epi16(_mm_and_si128(b, nibble), 4);
+    const __m128i even = _mm_or_si128(_mm_and_si128(a, nibble), b_low);
+    const __m128i odd = _mm_or_si128(a_high, _mm_andnot_si128(nibble, b));
+    const __m256i pairs = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd));
+    store(offsets + 16 * static_cast<int64_t>(word), _mm256_slli_epi16(pairs, 4));
+  }
+}
+
+}  // namespace binarynet::avx2

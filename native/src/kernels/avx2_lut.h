@@ -1,0 +1,81 @@
+// The inner loops of the AVX2 kernels for packed bits: counting disagreements (bits of a XOR w) by table
+// look-up.
+//
+// Lanes are output channels, so that there is no horizontal sum and bits of neighbouring channels come out
+// together. A step handles one *group*: 4 bits of K for 32 channels per vector (one nibble of weights per
+// byte lane). A byte shuffle looks up, for each channel's nibble a, an entry of a table row chosen by the
+// activations. For a *pair* of output columns with nibbles n1 and n2, row n1 | n2 << 4 of a constant table
+// holds
+//
+//     entry a = popcount(a ^ n1) | popcount(a ^ n2) << 4
+//
+// so one shuffle counts 4 bits of 32 channels for both columns. Three groups (a triple) add up to at most 12
+// in each nibble: x = x0 + x1 + x2 has no carry between the nibbles. Over a block of K two byte sums are
+// kept,
+//
+//     total += x (mod 256, may wrap)        high += x >> 4 (exact: at most 12 * 21 = 252 <= 255)
+//
+// and at the end of the block the low nibbles' sum (also at most 252) is total - 16 * high mod 256.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace binarynet::avx2 {
+
+constexpr int32_t kLanes = 128;        // channels of a full channel group: 4 vectors
+constexpr int32_t kBlockTriples = 21;  // groups of a block of K: 63, 252 bits
+constexpr int32_t kBlockGroups = 3 * kBlockTriples;
+constexpr int32_t kTableRow = 16;  // bytes; pair indices are stored as offsets, index * kTableRow
+constexpr int32_t kMostSegments = kBlockTriples;  // a segment has at least one triple
+
+// A contiguous run of pair indices, relative to a pair's own position. Its weights follow those of the run
+// before.
+struct Segment {
+  int64_t index;
+  int32_t triples;
+};
+
+enum class Flush { keep, bits, counts };  // what to do with the sums at the end of a block
+
+// One block of K for one channel group over all pairs of columns of a tile.
+struct LutBlock {
+  const uint16_t* index;
+  int64_t image_stride, row_stride, pair_stride;  // of index
+  int32_t images, rows, cols;                     // pairs per row: (cols + 1) / 2
+  Segment segments[kMostSegments];
+  int32_t num_segments;
+  const uint8_t* weights;  // unpacked: [group][vectors * 32]
+  uint16_t* sums;          // [images][rows][pairs][2][vectors * 32], channels in unpack order
+  bool first;              // do not add to sums, start them
+  Flush flush;
+  // Flush::bits. Bit = count < threshold, as the last sums are taken.
+  const int16_t* thresholds;  // [class][kLanes], channels in unpack order
+  const int32_t* row_class;   // [rows] or null
+  const int32_t* col_class;   // [cols] or null
+  int32_t col_classes;
+  const uint64_t* falling;  // [words]: XOR of the bits
+  uint64_t* out;            // word of this channel group in the first pixel
+  int64_t out_image_stride, out_row_stride, out_col_stride;
+  int32_t out_words;  // of this channel group: 1 or 2
+  // Flush::counts.
+  int32_t* counts;    // [images][rows][cols][vectors * 32]
+  bool first_counts;  // do not add to counts, start them
+};
+
+// vectors: 1 to 4, the 32-channel vectors of the channel group.
+void lut_block(int32_t vectors, const LutBlock& block);
+
+// Weights of `groups` groups from one nibble per channel to one byte per channel.
+// packed: [group][(vectors + 1) / 2][32]: low nibbles are the even vector, high nibbles the odd one.
+void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8_t* unpacked);
+
+// Offsets of the table rows of two pixels. words * 16 entries are written; second may be all zeros.
+void pair_offsets(const uint64_t* first, const uint64_t* second, int32_t words, uint16_t* offsets);
+
+// One column (batch 1): streams the packed weights once. index: offsets of pairs whose second column is 0.
+// Flushes like lut_block (images, rows and cols are 1; weights, sums, segments and strides are not used).
+void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups,
+                const LutBlock& block);
+
+}  // namespace binarynet::avx2
