@@ -1,0 +1,44 @@
+// binarynet_tests [suite...] [--seed N]: without a suite, all of them. Exit status 0 if everything holds.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "check.h"
+
+int main(int argc, char** argv) {
+  uint64_t seed = 1;
+  std::vector<std::string> chosen;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
+      seed = std::strtoull(argv[++i], nullptr, 10);
+    } else {
+      chosen.push_back(argv[i]);
+    }
+  }
+  const std::map<std::string, std::function<void()>> suites = {
+      {"api", [] { binarynet_tests::test_api(); }},
+      {"kernels", [seed] { binarynet_tests::test_kernels(seed); }},
+      {"networks", [seed] { binarynet_tests::test_networks(seed); }},
+      {"threads", [seed] { binarynet_tests::test_threads(seed); }},
+  };
+  if (chosen.empty()) {
+    for (const auto& suite : suites) chosen.push_back(suite.first);
+  }
+  std::printf("instruction sets:");
+  for (const std::string& isa : binarynet_tests::usable_isas()) std::printf(" %s", isa.c_str());
+  std::printf("\n");
+  for (const std::string& name : chosen) {
+    const auto suite = suites.find(name);
+    if (suite == suites.end()) {
+      std::fprintf(stderr, "unknown suite '%s': expected api, kernels, networks or threads\n", name.c_str());
+      return 2;
+    }
+    suite->second();
+    std::printf("%s: ok\n", name.c_str());
+  }
+  return 0;
+}
