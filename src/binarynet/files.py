@@ -21,11 +21,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         removed where the block fails, so that a reader sees the old file or the new one, never a part.
 
     Raises:
-        DataError: the directory is missing, not writable or full.
+        DataError: the directory is missing, not writable or full, or ``path`` is a directory or device.
     """
     target = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        if target.exists() and not target.is_file():  # as root, a rename would take the place of /dev/null
+            raise DataError(f"{target}: cannot be written: it is not a regular file")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=".tmp", dir=target.parent)
         os.close(handle)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {_reason(error)}") from None

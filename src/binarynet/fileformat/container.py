@@ -20,6 +20,8 @@ from binarynet.errors import FileFormatError
 from binarynet.fileformat.schema import Tensors, parse_json
 
 MAX_HEADER_BYTES = 4 << 20
+MAX_DATA_BYTES = 1 << 30
+"""Largest amount of tensor data (2^33 weights): bounds what a sparse file may make us allocate."""
 METADATA_KEY = "binarynet"
 _LENGTH_BYTES = 8
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
@@ -48,7 +50,7 @@ class Container:
 def read_container(path: Path) -> Container:
     """Read and check a container; FileFormatError says what is wrong. Allocates no more than the file's size."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             return _read(file)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: there is no such file") from None
@@ -56,6 +58,11 @@ def read_container(path: Path) -> Container:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from None
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a FIFO would wait for a writer, forever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read(file: BinaryIO) -> Container:
@@ -71,6 +78,8 @@ def _read(file: BinaryIO) -> Container:
     data_start = _LENGTH_BYTES + header_bytes
     if data_start > size:
         raise FileFormatError(f"truncated: a header of {header_bytes} bytes in a file of {size}")
+    if size - data_start > MAX_DATA_BYTES:
+        raise FileFormatError(f"{size - data_start} bytes of data; at most {MAX_DATA_BYTES} are allowed")
     try:
         text = file.read(header_bytes).decode("utf-8")
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,5 +38,7 @@ class PackedNetwork:
         for name in self.classes:
             if not isinstance(name, str) or not 0 < len(name) <= MAX_CLASS_NAME:
                 raise FileFormatError(f"class name {str(name)[:80]!r} must be text of 1 to {MAX_CLASS_NAME} characters")
+            if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+                raise FileFormatError(f"class name {name[:80]!r} has control characters")
         if len(set(self.classes)) != len(self.classes):
             raise FileFormatError("class names are not distinct")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 from pathlib import Path
 
 from safetensors.numpy import save
 
 from binarynet.errors import FileFormatError, GraphError
-from binarynet.fileformat.container import METADATA_KEY, Section, read_container, tensor_data
+from binarynet.fileformat.container import (
+    MAX_DATA_BYTES,
+    MAX_HEADER_BYTES,
+    METADATA_KEY,
+    Section,
+    read_container,
+    tensor_data,
+)
 from binarynet.fileformat.content import PackedNetwork
-from binarynet.fileformat.schema import describe, parse, tensors_of
+from binarynet.fileformat.schema import check_json, describe, parse, tensors_of
 from binarynet.files import write_whole
 
 
@@ -20,15 +28,22 @@ def to_bytes(network: PackedNetwork) -> bytes:
     """The file's content. The same network gives the same bytes, always.
 
     Raises:
-        FileFormatError: the provenance or the image policy is not plain JSON.
+        FileFormatError: the provenance or the image policy is not plain JSON, or too large.
     """
+    for label, value in (("image policy", network.image_policy), ("provenance", network.provenance)):
+        check_json(value, label)
     tensors = tensors_of(network.graph)
     digest = hashlib.sha256(tensor_data(save(tensors))).hexdigest()
-    try:
-        metadata = json.dumps(describe(network, digest), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise FileFormatError(f"image policy and provenance must be plain JSON values: {error}") from None
-    return save(tensors, {METADATA_KEY: metadata})
+    fields = describe(network, digest)
+    metadata = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False, default=operator.index)
+    content = save(tensors, {METADATA_KEY: metadata})
+    data = tensor_data(content)
+    if len(content) - len(data) > MAX_HEADER_BYTES or len(data) > MAX_DATA_BYTES:
+        raise FileFormatError(
+            f"the file would have a header of {len(content) - len(data)} bytes (at most {MAX_HEADER_BYTES}) and "
+            f"{len(data)} bytes of data (at most {MAX_DATA_BYTES}); shorten the provenance or the network"
+        )
+    return content
 
 
 def write(path: str | os.PathLike[str], network: PackedNetwork) -> int:

@@ -31,6 +31,8 @@ Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
 MAX_SIZE = 1 << 31
 """No number in the metadata may exceed this."""
+MAX_DEPTH = 32
+"""Deepest nesting of lists and objects in the metadata."""
 _FIELDS = {
     "": {"format", "version", "graph", "classes", "image", "provenance", "sha256"},
     "graph": {"nodes", "output"},
@@ -102,14 +104,14 @@ def tensors_of(graph: Graph) -> Tensors:
 
 
 def parse_json(text: str) -> dict[str, Any]:
-    """JSON text to an object; duplicate keys, NaN and Infinity are refused."""
+    """JSON text to an object; duplicate keys and what :func:`check_json` finds are refused."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            names = [name for name, _ in items]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise FileFormatError(f"the key {twice[:80]!r} stands twice in the header")
+        result: dict[str, Any] = {}
+        for name, value in items:
+            if name in result:
+                raise FileFormatError(f"the key {name[:80]!r} stands twice in the header")
+            result[name] = value
         return result
 
     def constant(text: str) -> Any:
@@ -121,7 +123,38 @@ def parse_json(text: str) -> dict[str, Any]:
         raise FileFormatError(f"the header is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         raise FileFormatError(f"the header must be a JSON object, got {type(value).__name__}")
+    check_json(value, "the header")
     return value
+
+
+def check_json(value: Any, where: str) -> None:
+    """FileFormatError unless a value survives the way through JSON text unchanged, and is not nested too deeply.
+
+    Allowed are objects with text as keys, lists, text without lone surrogates, integers, finite numbers, true, false
+    and null.
+    """
+    pending = [(value, 1)]
+    while pending:
+        item, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise FileFormatError(f"{where}: lists and objects are nested more than {MAX_DEPTH} deep")
+        inner: list[Any] = []
+        if isinstance(item, dict):
+            inner = [*item.keys(), *item.values()]
+            wrong = next((key for key in item if not isinstance(key, str)), None)
+            if wrong is not None:
+                raise FileFormatError(f"{where}: the key {_brief(wrong)} is not text")
+        elif isinstance(item, list | tuple):
+            inner = list(item)
+        elif isinstance(item, str):
+            if any("\ud800" <= character <= "\udfff" for character in item):
+                raise FileFormatError(f"{where}: {_brief(item)} is not valid Unicode text")
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise FileFormatError(f"{where}: {item} is not a finite number")
+        elif item is not None and type(item) not in (bool, int):
+            raise FileFormatError(f"{where}: {_brief(item)} ({type(item).__name__}) is not a JSON value")
+        pending += [(child, depth + isinstance(child, dict | list | tuple)) for child in inner]
 
 
 class Reader:

@@ -272,6 +272,7 @@ def _infer(
         if any(2 * p > k for p, k in zip(node.window.padding, node.window.kernel, strict=True)):
             raise GraphError(f"{where}: pooling padding {node.window.padding} exceeds half of the kernel")
         shape = (*_window_size(where, node.window, source), source.channels)
+        _check_shape(where, shape)
         return ValueType(source.kind, shape), bound
     if isinstance(node, Threshold):
         _expect(where, source, kinds=("i32",))

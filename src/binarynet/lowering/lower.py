@@ -26,7 +26,7 @@ from torch import fx, nn
 
 from binarynet import ops
 from binarynet.encoding import pack_bits
-from binarynet.errors import GraphError, NonFiniteError, UnsupportedLayerError
+from binarynet.errors import GraphError, NonFiniteError, UnsupportedLayerError, UsageError
 from binarynet.graph import (
     Affine,
     Convolution,
@@ -40,7 +40,8 @@ from binarynet.graph import (
     Threshold,
     Window,
 )
-from binarynet.layers import BinaryConv2d, BinaryLinear, Normalization, Sign, StochasticSign
+from binarynet.layers import BinaryConv2d, BinaryLayer, BinaryLinear, Normalization, Sign, StochasticSign
+from binarynet.lowering.hints import FUNCTION_HINT, module_hint
 from binarynet.lowering.thresholds import fold_thresholds
 from binarynet.lowering.trace import one_input, trace
 
@@ -71,12 +72,16 @@ def lower(module: nn.Module, input_shape: Sequence[int]) -> Lowered:
             ``[n, channels, rows, columns]`` or ``[n, features]``.
 
     Raises:
+        UsageError: ``input_shape`` is not one or three sizes.
         UnsupportedLayerError: names the module (or function), why it has no exact form, and what to use instead.
         NonFiniteError: a weight or statistic is NaN or infinite.
     """
-    shape = tuple(int(size) for size in input_shape)
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        shape = ()
     if len(shape) not in (1, 3) or min(shape) < 1:
-        raise UnsupportedLayerError(f"input_shape {input_shape} must be (rows, columns, channels) or (features,)")
+        raise UsageError(f"input_shape {input_shape!r} must be (rows, columns, channels) or (features,)")
     traced = trace(module)
     return _Lowering(traced, shape).run()
 
@@ -118,17 +123,19 @@ class _Lowering:
     def run(self) -> Lowered:
         placeholder = one_input(self.traced)
         for node in self.traced.graph.nodes:
-            if node.op == "placeholder":
-                if node is placeholder:
-                    self.values[node] = self.add(Input("input", self.input_shape), node)
-            elif node.op == "output":
-                output = self.output(node.args[0])
-            elif node.users:
-                try:
+            try:
+                if node.op == "placeholder":
+                    if node is placeholder:
+                        self.values[node] = self.add(Input("input", self.input_shape), node)
+                elif node.op == "output":
+                    graph = self.builder.finish(self.output(node))
+                elif node.users:
                     self.values[node] = self.lower_node(node)
-                except GraphError as error:
-                    raise UnsupportedLayerError(f"{self.describe(node)}: {error}") from None
-        return Lowered(self.builder.finish(output), self.traced, self.origins)
+                elif node.op == "call_module" or node.target not in _HARMLESS:
+                    raise self.refuse(node, "its result is not used; leave it out (nothing may be changed in place)")
+            except GraphError as error:
+                raise UnsupportedLayerError(f"{self.describe(node)}: {error}") from None
+        return Lowered(graph, self.traced, self.origins)
 
     # Helpers
 
@@ -148,6 +155,8 @@ class _Lowering:
 
     def describe(self, node: fx.Node) -> str:
         """How the user knows this operation."""
+        if node.op in ("placeholder", "output"):
+            return f"the {node.op.replace('placeholder', 'input')} of forward"
         if node.op == "call_module":
             return f"{node.target} ({type(self.traced.get_submodule(str(node.target))).__name__})"
         function = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
@@ -156,13 +165,17 @@ class _Lowering:
     def refuse(self, node: fx.Node, reason: str) -> UnsupportedLayerError:
         return UnsupportedLayerError(f"{self.describe(node)}: {reason}")
 
-    def operand(self, node: fx.Node, position: int = 0) -> Any:
+    def operand(self, node: fx.Node) -> Any:
         """What is known of the operand of an operation."""
         arguments = [*node.args, *node.kwargs.values()]
-        operand = arguments[position] if position < len(arguments) else None
-        if not isinstance(operand, fx.Node):
+        if not arguments or not isinstance(arguments[0], fx.Node):
             raise self.refuse(node, "its operand is not a value of the network")
-        return self.values[operand]
+        return self.known(node, arguments[0])
+
+    def known(self, node: fx.Node, value: fx.Node) -> Any:
+        if value not in self.values:
+            raise self.refuse(node, f"uses the optional argument {value.name!r} of forward; only one tensor may enter")
+        return self.values[value]
 
     def stored(self, node: fx.Node, kinds: tuple[str, ...], hint: str) -> _Stored:
         """The operand as a value of the graph of one of these kinds."""
@@ -177,23 +190,28 @@ class _Lowering:
     # Operations
 
     def lower_node(self, node: fx.Node) -> Any:
+        entering: list[fx.Node] = []
+        fx.node.map_arg((node.args, node.kwargs), entering.append)
+        if len(entering) > 1 and node.target not in ("view", "reshape"):
+            raise self.refuse(node, "takes several values of the network; sums and concatenations have no packed form")
         if node.op == "call_module":
             module = self.traced.get_submodule(str(node.target))
             for kind, handler in _MODULES.items():
                 if isinstance(module, kind):
                     return handler(self, node, module)
-            raise self.refuse(node, _module_hint(module))
+            known = ", ".join(kind.__name__ for kind in _MODULES)
+            raise self.refuse(node, module_hint(module) or f"has no exact integer form; supported modules: {known}")
         if node.op == "call_function" and node.target in _FUNCTIONS:
             return _FUNCTIONS[node.target](self, node)
         if node.op == "call_method" and node.target in _METHODS:
             return _METHODS[str(node.target)](self, node)
         if node.op == "get_attr":
             raise self.refuse(node, "a tensor of the module used directly in forward has no exact form; use a layer")
-        raise self.refuse(node, _FUNCTION_HINT)
+        raise self.refuse(node, FUNCTION_HINT)
 
     def dense(self, node: fx.Node, layer: BinaryLinear) -> _Stored:
         source = self.layer_operand(node, layer.first)
-        weights = _weight_bits(str(node.target), layer.weight)
+        weights = _weight_bits(str(node.target), layer)
         if source.order is not None:
             weights = weights[:, source.order]
         features = self.builder.types[source.name]
@@ -203,7 +221,7 @@ class _Lowering:
 
     def convolution(self, node: fx.Node, layer: BinaryConv2d) -> _Stored:
         source = self.layer_operand(node, layer.first)
-        weights = _weight_bits(str(node.target), layer.weight).transpose(0, 2, 3, 1)
+        weights = _weight_bits(str(node.target), layer).transpose(0, 2, 3, 1)
         shape = self.builder.types[source.name]
         if len(shape.shape) == 3 and shape.channels != weights.shape[3]:
             raise self.refuse(node, f"takes {weights.shape[3]} channels, its input has {shape.channels}")
@@ -223,7 +241,11 @@ class _Lowering:
     def normalization(self, node: fx.Node, norm: Normalization) -> _Normalized:
         sums = self.stored(node, ("i32",), "normalization follows a binary layer (or its max-pooling)")
         scale, shift = (values.detach().cpu().numpy() for values in self.affine_of(node, norm))
-        channels = self.builder.types[sums.name].channels
+        shape = self.builder.types[sums.name].shape
+        if norm.num_dimensions != len(shape) + 1:
+            right = "BatchNorm2d" if len(shape) == 3 else "BatchNorm1d"
+            raise self.refuse(node, f"its input is {self.builder.types[sums.name]}; use binarynet.layers.{right}")
+        channels = shape[-1]
         if scale.shape != (channels,):
             raise self.refuse(node, f"normalizes {len(scale)} channels, its input has {channels}")
         if sums.order is not None:
@@ -244,7 +266,8 @@ class _Lowering:
             channels = self.builder.types[sums.name].channels
             thresholds, falling = np.zeros(channels, np.int32), np.zeros(channels, np.bool_)
             return self.add(Threshold(name, sums.name, thresholds, falling), node, sums.order)
-        assert isinstance(value, _Normalized)
+        if not isinstance(value, _Normalized):
+            raise self.refuse(node, "its input is a size, expected the output of a layer")
         bound = self.builder.bounds[value.sums.name]
         thresholds, falling = fold_thresholds(value.scale, value.shift, bound)
         order = value.sums.order
@@ -264,6 +287,8 @@ class _Lowering:
         return self.add(MaxPool(name, source.name, window), node)
 
     def max_pool_module(self, node: fx.Node, pool: nn.MaxPool2d) -> _Stored | _Normalized:
+        if pool.return_indices:
+            raise self.refuse(node, "return_indices has no packed form; leave it out")
         return self.max_pool(
             node, self.pool_window(node, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         )
@@ -295,19 +320,21 @@ class _Lowering:
         if isinstance(value, _Normalized):
             if value.pools or value.clipped_by:
                 raise self.refuse(node, "put the sign before the flatten")
-            flat = self.flatten_stored(node, value.sums, None)
-            if flat.order is None:
-                return replace(value, sums=flat)
-            h, w, _channels = self.builder.types[value.sums.name].shape
-            return replace(value, sums=flat, scale=np.tile(value.scale, h * w), shift=np.tile(value.shift, h * w))
+            shape = self.builder.types[value.sums.name].shape
+            if len(shape) == 1:
+                return value
+            flat, pixels = self.flatten_stored(node, value.sums, None), shape[0] * shape[1]
+            return replace(value, sums=flat, scale=np.tile(value.scale, pixels), shift=np.tile(value.shift, pixels))
         return self.flatten_stored(node, self.stored(node, ("u8", "bits", "i32"), "only images flatten"), node)
 
     def flatten_stored(self, node: fx.Node, source: _Stored, origin: fx.Node | None) -> _Stored:
         shape = self.builder.types[source.name].shape
         if len(shape) == 1:
             return source
-        torch_index = np.arange(np.prod(shape)).reshape(shape[2], shape[0], shape[1])
-        order = torch_index.transpose(1, 2, 0).reshape(-1)
+        order = None
+        if shape[0] * shape[1] > 1 and shape[2] > 1:
+            torch_index = np.arange(np.prod(shape)).reshape(shape[2], shape[0], shape[1])
+            order = torch_index.transpose(1, 2, 0).reshape(-1)
         name = self.unique(str(node.target) if node.op == "call_module" else node.name)
         return self.add(Flatten(name, source.name), origin, order)
 
@@ -327,7 +354,7 @@ class _Lowering:
         sizes = list(node.args[1:])
         if len(sizes) == 1 and isinstance(sizes[0], tuple | list):
             sizes = list(sizes[0])
-        known = [self.values[size] if isinstance(size, fx.Node) else size for size in sizes]
+        known = [self.known(node, size) if isinstance(size, fx.Node) else size for size in sizes]
         value = self.operand(node)
         source = value.sums if isinstance(value, _Normalized) else value
         features = self.builder.types[source.name].num_elements if isinstance(source, _Stored) else -1
@@ -364,7 +391,7 @@ class _Lowering:
 
     def attribute(self, node: fx.Node) -> _Shape:
         if node.args[1] != "shape":
-            raise self.refuse(node, _FUNCTION_HINT)
+            raise self.refuse(node, FUNCTION_HINT)
         return _Shape()
 
     def item(self, node: fx.Node) -> _BatchSize:
@@ -372,10 +399,11 @@ class _Lowering:
             raise self.refuse(node, "only the batch size x.shape[0] may be used in forward")
         return _BatchSize()
 
-    def output(self, result: Any) -> str:
+    def output(self, node: fx.Node) -> str:
+        result = node.args[0]
         if not isinstance(result, fx.Node):
             raise UnsupportedLayerError(f"forward returns {type(result).__name__}; it must return one tensor of scores")
-        value = self.values[result]
+        value = self.known(node, result)
         if isinstance(value, _Stored):
             if value.order is not None:
                 raise self.refuse(result, "a flattened image as the result has no agreed order; end with a dense layer")
@@ -388,9 +416,9 @@ class _Lowering:
         return self.add(Affine(name, value.sums.name, value.scale, value.shift), result).name
 
 
-def _weight_bits(name: str, weight: torch.Tensor) -> npt.NDArray[np.bool_]:
+def _weight_bits(name: str, layer: BinaryLayer) -> npt.NDArray[np.bool_]:
     """Signs of latent weights; NonFiniteError, naming layer and place, if one is NaN or infinite."""
-    values = weight.detach().cpu().numpy()
+    values = layer.weight.detach().cpu().numpy()
     finite = np.isfinite(values)
     if not finite.all():
         place = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -398,7 +426,10 @@ def _weight_bits(name: str, weight: torch.Tensor) -> npt.NDArray[np.bool_]:
             f"{name}: weight {list(place)} is {values[place]}, expected a finite number: the training has diverged; "
             "use an earlier checkpoint or a smaller learning rate"
         )
-    bits: npt.NDArray[np.bool_] = values >= 0
+    binary = layer.binary_weight().detach().cpu().numpy()
+    if not (np.abs(binary) == 1).all():
+        raise UnsupportedLayerError(f"{name} ({type(layer).__name__}): binary_weight() must give +1 and -1 only")
+    bits: npt.NDArray[np.bool_] = binary > 0
     return bits
 
 
@@ -414,31 +445,6 @@ def _hard_tanh_range(node: fx.Node) -> tuple[float, float]:
     names = ("input", "min_val", "max_val")
     given = {"min_val": -1.0, "max_val": 1.0} | dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
     return given["min_val"], given["max_val"]  # type: ignore[return-value]
-
-
-_FUNCTION_HINT = (
-    "has no exact integer form. Known functions: binarynet.ops.sign, flatten, "
-    "view/reshape(x.size(0), -1), max_pool2d, dropout, hardtanh before a sign"
-)
-_MODULE_HINTS: dict[type[nn.Module], str] = {
-    nn.Linear: "real-valued weights; use binarynet.layers.BinaryLinear",
-    nn.Conv2d: "real-valued weights; use binarynet.layers.BinaryConv2d",
-    nn.BatchNorm1d: "its eval mode differs in the last bit from an affine map; use binarynet.layers.BatchNorm1d",
-    nn.BatchNorm2d: "its eval mode differs in the last bit from an affine map; use binarynet.layers.BatchNorm2d",
-    nn.ReLU: "real-valued activation; use binarynet.layers.Sign",
-    nn.AvgPool2d: "averages are not integers; use torch.nn.MaxPool2d",
-    nn.AdaptiveAvgPool2d: "averages are not integers; use torch.nn.MaxPool2d",
-    nn.Softmax: "scores leave the network as they are; take the softmax outside",
-    nn.LogSoftmax: "scores leave the network as they are; take the softmax outside",
-}
-
-
-def _module_hint(module: nn.Module) -> str:
-    for kind, hint in _MODULE_HINTS.items():
-        if isinstance(module, kind):
-            return hint
-    known = ", ".join(kind.__name__ for kind in _MODULES)
-    return f"has no exact integer form; supported modules: {known}"
 
 
 _MODULES: dict[type[nn.Module], Callable[[_Lowering, fx.Node, Any], Any]] = {
@@ -465,6 +471,7 @@ _FUNCTIONS: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
     getattr: _Lowering.attribute,
     operator.getitem: _Lowering.item,
 }
+_HARMLESS = (getattr, operator.getitem, "size")
 _METHODS: dict[str, Callable[[_Lowering, fx.Node], Any]] = {
     "flatten": _Lowering.flatten_function,
     "view": _Lowering.reshape,

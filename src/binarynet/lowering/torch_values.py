@@ -11,6 +11,7 @@ import torch
 from torch import fx
 
 from binarynet.encoding import pack_bits
+from binarynet.errors import VerificationError
 from binarynet.lowering.lower import Lowered
 from binarynet.lowering.trace import eval_mode
 from binarynet.runtime import Source
@@ -61,4 +62,7 @@ def _to_graph_layout(lowered: Lowered, name: str, tensor: torch.Tensor) -> Array
     kind = lowered.graph.types[name].kind
     if kind == "bits":
         return pack_bits(array > 0)
-    return np.ascontiguousarray(array, dtype={"u8": np.uint8, "i32": np.int32, "f32": np.float32}[kind])
+    converted = np.ascontiguousarray(array, dtype={"u8": np.uint8, "i32": np.int32, "f32": np.float32}[kind])
+    if kind == "i32" and not np.array_equal(converted, array):
+        raise VerificationError(f"torch: the sums of {name!r} are not integers")
+    return converted

@@ -25,6 +25,9 @@ def trace(module: nn.Module) -> fx.GraphModule:
         UnsupportedLayerError: forward depends on values (or does something else that cannot be traced), or a module
             has hooks, which could change its result unseen.
     """
+    module = getattr(module, "_orig_mod", module)  # torch.compile wraps the network
+    if isinstance(module, LEAVES):
+        module = nn.Sequential(module)
     for name, child in module.named_modules():
         if child._forward_hooks or child._forward_pre_hooks:
             raise UnsupportedLayerError(
@@ -34,7 +37,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
     with eval_mode(module):
         try:
             graph = _Tracer().trace(module)
-        except (fx.proxy.TraceError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        except Exception as error:  # forward is the user's code, run on stand-ins for tensors
             raise UnsupportedLayerError(
                 f"{type(module).__name__}: its forward cannot be traced: {error}. "
                 "Use a fixed sequence of layers, without branches on values or shapes"

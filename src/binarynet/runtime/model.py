@@ -70,7 +70,8 @@ class Model:
     def scores(self, images: Array) -> npt.NDArray[np.float32]:
         """float32 ``[n, classes]`` for uint8 images ``[n, *input_shape]``.
 
-        One image without the batch axis is taken as a batch of one; grey images may leave their channel axis out.
+        One image without the batch axis is taken as a batch of one; grey images may leave their channel axis out
+        (or one grey image both).
 
         Raises:
             ShapeError: another dtype or shape; nothing is converted silently.
@@ -101,6 +102,8 @@ class Model:
                 return images[np.newaxis]
             if shape[-1] == 1 and len(shape) == images.ndim == 3 and images.shape[1:] == shape[:2]:
                 return images[..., np.newaxis]
+            if shape[-1] == 1 and images.ndim == 2 and images.shape == shape[:2]:
+                return images[np.newaxis, ..., np.newaxis]
         return images
 
     def __repr__(self) -> str:

@@ -89,7 +89,7 @@ def verify(
     """Run images through every engine and compare every layer's bits and the result.
 
     Where the baseline does not have a value (torch may pool before the sign where the graph pools bits), the
-    reference's stands in for it.
+    reference's stands in for it. Every source must have the network's result.
 
     Args:
         graph: the network.
@@ -118,6 +118,8 @@ def verify(
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK]
         expected = dict(sources[baseline](chunk, names))
+        if graph.output not in expected:
+            raise UsageError(f"the source {baseline!r} does not give the network's result {graph.output!r}")
         missing = [name for name in names if name not in expected]
         expected |= sources[REFERENCE](chunk, missing) if missing else {}
         for check in checks:
