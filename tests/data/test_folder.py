@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from binarynet.data import load
+from binarynet.data import load, load_like
+from binarynet.data.images import ImagePolicy
 from binarynet.errors import DataError, UsageError
 
 
@@ -244,3 +245,17 @@ def test_file_of_another_kind(tmp_path):
     (tmp_path / "x.csv").touch()
     with pytest.raises(DataError, match=r"x\.csv: expected a folder of class folders or an \.npz file"):
         load(tmp_path / "x.csv")
+
+
+def test_load_like_brings_pictures_to_the_policy(pictures):
+    policy = ImagePolicy(9, 7, 3, resize="pad", background=8)
+    data = load_like(pictures, policy)
+    assert data.policy == policy
+    assert data.test.images.shape == (6, 9, 7, 3)
+
+
+def test_load_like_refuses_what_cannot_fit(pictures):
+    with pytest.raises(DataError, match="holds pictures, but the network takes 64 channels"):
+        load_like(pictures, ImagePolicy(1, 1, 64))
+    with pytest.raises(DataError, match=r"digits: its images are \[8, 8, 1\], the network takes \[28, 28, 1\]"):
+        load_like("digits", ImagePolicy(28, 28, 1))

@@ -122,6 +122,7 @@ def test_options(file):
         ({"classes": np.array(["a", "b", "c"])}, r"no sample of class 2 \('c'\) in y"),
         ({"classes": np.array(["a"])}, "1 class, at least 2 are needed"),
         ({"classes": np.array(["a", "a"])}, r"class names must differ, got \['a', 'a'\]"),
+        ({"classes": np.array(["a", ""])}, "a class name is empty"),
         ({"classes": np.array([b"a", b"b"])}, r"classes is \|S1 \[2\], expected text \[number of classes\]"),
         ({"classes": np.array([["a", "b"]])}, r"classes is <U1 \[1, 2\], expected text"),
         ({"y": np.arange(20) % 3, "classes": np.array(["a", "b"])}, r"y: label 2 at position 2 .*, expected 0\.\.1"),

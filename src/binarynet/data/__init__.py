@@ -2,7 +2,7 @@
 
 from binarynet.data.dataset import Dataset, Split
 from binarynet.data.images import ImagePolicy, read_image
-from binarynet.data.registry import available, load, status
+from binarynet.data.registry import available, load, load_like, status
 from binarynet.data.status import DatasetStatus, FileStatus
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Split",
     "available",
     "load",
+    "load_like",
     "read_image",
     "status",
 ]

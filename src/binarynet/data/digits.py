@@ -17,7 +17,7 @@ from binarynet.data.images import ImagePolicy
 from binarynet.data.status import DatasetStatus
 from binarynet.errors import DataError
 
-SUMMARY = "handwritten digits, 8 x 8 grey, 10 classes, 1,200 / 237 / 360 (bundled with scikit-learn)"
+SUMMARY = "handwritten digits, 8 x 8 grey, 10 classes, 1,200 / 237 / 360"
 CLASSES = tuple("0123456789")
 POLICY = ImagePolicy(height=8, width=8, channels=1, resize="pad", background=0)
 SIZES = (1200, 237, 360)

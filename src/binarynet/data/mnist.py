@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from binarynet.data._files import DATA_VARIABLE, Place, PublishedFile, content_sha256, download, log, places
+from binarynet.data._files import DATA_VARIABLE, Place, PublishedFile, content_sha256, download, places
 from binarynet.data._idx import read_idx
 from binarynet.data.dataset import Dataset, Images, Labels, Split, check_labels
 from binarynet.data.images import ImagePolicy
@@ -169,7 +169,6 @@ def _read_pair(
             if place.origin == "cache":
                 raise DataError(f"{path}: differs from the published file; delete it, it will be fetched again")
             notes.append(f"{path}: content differs from the published {file.name} (sha256 {sha256[:16]}...)")
-            log.warning(notes[-1])
         arrays.append(array)
     images, labels = arrays
     if images.shape[1:] != (POLICY.height, POLICY.width):

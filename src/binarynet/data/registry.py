@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from binarynet.data import digits, folder, mnist, npz
+from binarynet.data._files import log
 from binarynet.data.dataset import Dataset
+from binarynet.data.images import ImagePolicy
 from binarynet.data.status import DatasetStatus
 from binarynet.errors import DataError, UsageError
 
@@ -53,8 +55,44 @@ def load(name_or_path: str | PathLike[str], data_dir: str | PathLike[str] | None
     Raises:
         UsageError: an unknown name, or an option that this data set does not take.
         DataError: missing or damaged data.
+
+    The data set's notes are logged as warnings of the logger ``binarynet.data``.
+    """
+    dataset = _load(str(name_or_path), data_dir, options)
+    for note in dataset.notes:
+        log.warning("%s", note)
+    return dataset
+
+
+def load_like(
+    name_or_path: str | PathLike[str], policy: ImagePolicy, data_dir: str | PathLike[str] | None = None
+) -> Dataset:
+    """:func:`load`, for a network that exists: pictures of the user's own are brought to its size and colours.
+
+    Raises:
+        DataError: as :func:`load`, or the data set's images do not have the policy's shape.
     """
     name = str(name_or_path)
+    options: dict[str, Any] = {}
+    if name not in _SOURCES and _find_path(name, data_dir).is_dir():
+        if policy.channels not in (1, 3):
+            raise DataError(f"{name}: holds pictures, but the network takes {policy.channels} channels")
+        options = {
+            "image_size": (policy.height, policy.width),
+            "colour": "grey" if policy.channels == 1 else "rgb",
+            "resize": policy.resize,
+            "background": policy.background,
+        }
+    dataset = load(name, data_dir, **options)
+    if dataset.policy.shape != policy.shape:
+        raise DataError(
+            f"{name}: its images are {list(dataset.policy.shape)}, the network takes {list(policy.shape)} "
+            f"(height, width, channels)"
+        )
+    return dataset
+
+
+def _load(name: str, data_dir: str | PathLike[str] | None, options: dict[str, Any]) -> Dataset:
     if name in _SOURCES:
         loader = _SOURCES[name].load
         _check_options(loader, options, name)

@@ -1,0 +1,66 @@
+"""`binarynet evaluate`: the error of a trained run, or of a packed network (then torch is not needed)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from binarynet.cli._console import print_facts, print_json, stdout
+from binarynet.cli._networks import is_run
+from binarynet.cli._options import DataDir, DatasetName, EngineName, Json, Threads
+from binarynet.errors import UsageError
+
+
+class Part(StrEnum):
+    """Parts of a data set."""
+
+    test = "test"
+    validation = "validation"
+    train = "train"
+
+
+def evaluate(
+    network: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_FILE", help="A run's folder, or a .bnn file.", show_default=False)
+    ],
+    data: DataDir = None,
+    dataset: DatasetName = None,
+    split: Annotated[Part, typer.Option(help="Part of the data set.")] = Part.test,
+    json: Json = False,
+    engine: EngineName = None,
+    threads: Threads = None,
+) -> None:
+    """Measure the error of a trained run or of a packed network."""
+    if is_run(network):
+        if engine is not None or dataset is not None:
+            raise UsageError("--engine and --dataset are for .bnn files; a run is evaluated by torch on its own data")
+        from binarynet.cli._runs import evaluation_facts
+
+        facts = evaluation_facts(network, data, split.value, threads)
+    else:
+        import binarynet
+        from binarynet.cli._packed import facts as packed_facts
+        from binarynet.cli._packed import load_data
+
+        model = binarynet.load(network, engine=engine, num_threads=threads)
+        facts = packed_facts(model, network, load_data(model, network, dataset, data), split.value)
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+def _show(facts: dict[str, Any]) -> None:
+    threads = facts["threads"]
+    print_facts(
+        stdout(),
+        {
+            f"{facts['split']} error": f"{facts['error']:.2%}  ({facts['wrong']:,} of {facts['images']:,} wrong)",
+            "data": facts["dataset"],
+            "engine": f"{facts['engine']}, {threads} thread{'' if threads == 1 else 's'}",
+            "speed": f"{facts['images_per_second']:,.0f} images/s ({facts['seconds']:.3g} s)",
+        },
+    )

@@ -1,0 +1,103 @@
+"""`binarynet info`: version, engines found and why others were not, libraries, places."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from rich.text import Text
+
+from binarynet.cli._console import print_facts, print_json, stdout
+from binarynet.cli._options import Json
+
+FORCE_VARIABLE = "BINARYNET_FORCE_ISA"
+LIBRARIES = ("numpy", "torch", "lightning", "scikit-learn", "matplotlib", "onnxruntime")
+
+
+def info(json: Json = False) -> None:
+    """Show the version, the engines of this machine (and why others cannot run here), and the libraries."""
+    facts = collect()
+    if json:
+        print_json(facts)
+        return
+    console = stdout()
+    print_facts(
+        console,
+        {
+            "binarynet": facts["version"],
+            "machine": f"{facts['processor']}, {facts['cores']} cores for this process, {facts['system']}",
+            "python": facts["python"],
+            **{name: found or "not installed" for name, found in facts["libraries"].items()},
+            "cache": facts["cache"],
+            "data": facts["data"] or "BINARYNET_DATA is not set",
+        },
+    )
+    console.print("\nengines, best first", style="bold")
+    width = max(len(engine["name"]) for engine in facts["engines"])
+    for engine in facts["engines"]:
+        if engine["why_not"]:
+            state = Text.assemble(("no   ", "yellow"), engine["why_not"])
+        else:
+            state = Text.assemble(("yes", "green"), "  used" if engine["name"] == facts["engine"] else "")
+        console.print(Text.assemble(f"  {engine['name']:<{width}}  ", state), soft_wrap=True)
+    if facts["forced"]:
+        console.print(f"{FORCE_VARIABLE}={facts['forced']} decides which one is used", markup=False, soft_wrap=True)
+
+
+def collect() -> dict[str, Any]:
+    """The facts, JSON-able. ``engine`` is the one a session would take now, None if there is none.
+
+    Raises:
+        UsageError, BackendUnavailableError: BINARYNET_FORCE_ISA names an engine that is unknown or cannot run here.
+    """
+    import binarynet
+    from binarynet.data._files import DATA_VARIABLE, cache_directory
+    from binarynet.runtime import check_engine, engines
+
+    found = engines()
+    forced = os.environ.get(FORCE_VARIABLE)
+    if forced:
+        check_engine(forced)
+    usable = [engine.name for engine in found if engine.available]
+    return {
+        "version": binarynet.__version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": _cores(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "engines": [{"name": engine.name, "why_not": engine.why_not} for engine in found],
+        "engine": forced or usable[0],
+        "forced": forced,
+        "cache": str(cache_directory()),
+        "data": os.environ.get(DATA_VARIABLE),
+    }
+
+
+def _version(name: str) -> str | None:
+    """Of an installed distribution, without importing it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux: the platform module has what there is
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

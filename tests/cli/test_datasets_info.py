@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from binarynet.cli import info
+from binarynet.runtime import Engine, engines
+
+
+def test_datasets(run):
+    result = run("datasets")
+    assert result.code == 0
+    assert result.err == ""
+    lines = result.out.splitlines()
+    assert lines[0].startswith("digits   ready  scikit-learn ")
+    assert "mnist    not here" in result.out
+    assert "downloaded on first use" in result.out
+    assert max(map(len, lines)) <= 100
+
+
+def test_datasets_json(run):
+    digits, mnist = json.loads(run("datasets", "--json").out)
+    assert digits["ready"]
+    assert not mnist["ready"]
+    assert [file["check"] for file in mnist["files"]] == ["missing"] * 4
+    assert mnist["files"][0]["md5"] == "f68b3c2dcbeaaa9fbdd348bbdeb94873"
+
+
+def test_datasets_shows_files_and_what_differs(run, tmp_path):
+    labels = np.zeros(20, np.uint8)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 20)) + labels.tobytes())
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"x")[:9])
+    result = run("datasets", "--data", tmp_path)
+    assert result.code == 0
+    lines = [line.split() for line in result.out.splitlines() if "ubyte" in line]
+    assert ["t10k-labels-idx1-ubyte", "28", "md5", "ec29112d", "differs"] in lines
+    assert ["train-images-idx3-ubyte.gz", "md5", "f68b3c2d", "missing"] in lines
+    assert any(line[0] == "train-labels-idx1-ubyte.gz" and line[-1] == "damaged" for line in lines)
+
+
+def test_datasets_in_a_folder_that_does_not_exist(run, tmp_path):
+    result = run("datasets", "--data", tmp_path / "no")
+    assert result.code == 1
+    assert result.error == f"{tmp_path / 'no'}: no such folder (given by --data)"
+
+
+def test_info(run):
+    result = run("info")
+    assert result.code == 0
+    for engine in engines():
+        line = next(line for line in result.out.splitlines() if line.strip().startswith(engine.name))
+        assert ("yes" in line) == engine.available
+        assert engine.why_not in line
+    assert result.out.count("used") == 1
+    assert "BINARYNET_DATA is not set" in result.out
+
+
+def test_info_json(run):
+    facts = json.loads(run("info", "--json").out)
+    assert [engine["name"] for engine in facts["engines"]] == [engine.name for engine in engines()]
+    assert facts["libraries"]["numpy"] == np.__version__
+    assert facts["engine"] == next(engine.name for engine in engines() if engine.available)
+    assert facts["cores"] >= 1
+
+
+def test_info_says_why_an_engine_is_missing(run, monkeypatch):
+    monkeypatch.setattr(
+        "binarynet.runtime.engines", lambda: (Engine("sun", "it is night"), Engine("moon", ""), Engine("star", ""))
+    )
+    lines = run("info").out.splitlines()
+    assert lines[-3:] == ["  sun   no   it is night", "  moon  yes  used", "  star  yes"]
+
+
+def test_info_without_a_library(run, monkeypatch):
+    monkeypatch.setattr(info, "LIBRARIES", ("numpy", "no-such-distribution"))
+    assert "no-such-distribution  not installed" in run("info").out
+
+
+def test_info_follows_the_forced_engine(run, monkeypatch):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    assert json.loads(run("info", "--json").out)["engine"] == "portable"
+    assert "BINARYNET_FORCE_ISA=portable decides" in run("info").out
+
+
+@pytest.mark.parametrize("name", ["avx9000", "Portable"])
+def test_info_with_an_unknown_forced_engine(run, monkeypatch, name):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", name)
+    result = run("info")
+    assert result.code == 2
+    assert f"unknown engine '{name}'" in result.error
