@@ -1,0 +1,110 @@
+"""In-memory batches: whole splits as uint8 tensors, gathered by index; no workers, no per-sample Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from binarynet.data import Split
+from binarynet.errors import UsageError
+from binarynet.training.randomness import permutation
+
+
+class Batch(NamedTuple):
+    """One training batch.
+
+    Attributes:
+        step: its number within the epoch, from 0.
+        images: uint8 ``[batch, channels, height, width]``.
+        labels: int64 ``[batch]``.
+    """
+
+    step: int
+    images: Tensor
+    labels: Tensor
+
+
+def to_tensors(split: Split) -> tuple[Tensor, Tensor]:
+    """A split as torch takes it: uint8 ``[n, channels, height, width]`` and int64 ``[n]``."""
+    return torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(split.labels)
+
+
+class TrainingBatches:
+    """The shuffled batches of one epoch after the other, from any step of any epoch on.
+
+    Iterating yields the batches of ``epoch``; in the epoch in which a resumed run starts, from ``first_step`` on.
+    It has no length on purpose: Lightning then takes an epoch to be as long as the iterator.
+
+    Args:
+        split: the training split.
+        batch_size: samples per batch and process.
+        seed: the recipe's seed.
+        drop_last: leave out an incomplete last batch.
+        rank, world_size: this process among all; each step takes ``batch_size * world_size`` consecutive samples
+            of the epoch's permutation, and each process its share of them.
+        first_epoch, first_step: where the run starts.
+
+    Raises:
+        UsageError: the split does not fill a single batch, or batches that no training can use would result.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        seed: int,
+        drop_last: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        first_epoch: int = 0,
+        first_step: int = 0,
+    ) -> None:
+        count, per_step = len(split), batch_size * world_size
+        if drop_last and count < per_step:
+            raise UsageError(
+                f"{count:,} training images do not fill one batch of {per_step:,}; use a smaller training.batch_size"
+            )
+        if not drop_last and world_size > 1 and count % per_step:
+            raise UsageError("training.drop_last=false works on one process only; leave incomplete batches out")
+        if not drop_last and count % per_step == 1:
+            raise UsageError(
+                f"{count:,} training images leave a last batch of 1 after batches of {per_step:,}, which has no "
+                "statistics; use another training.batch_size or training.drop_last=true"
+            )
+        self._images, self._labels = to_tensors(split)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._first = (first_epoch, first_step)
+        self.num_steps = count // per_step if drop_last else -(-count // per_step)
+        self.epoch = first_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.from_numpy(permutation(self._seed, self.epoch, len(self._labels)))
+        first_epoch, first_step = self._first
+        per_step = self._batch_size * self._world_size
+        for step in range(first_step if self.epoch == first_epoch else 0, self.num_steps):
+            start = step * per_step + self._rank * self._batch_size
+            chosen = order[start : start + self._batch_size]
+            yield Batch(step, self._images.index_select(0, chosen), self._labels.index_select(0, chosen))
+
+
+class EvaluationBatches:
+    """All samples of a split in their order, the last batch as small as it comes; yields (images, labels)."""
+
+    def __init__(self, split: Split, batch_size: int) -> None:
+        self._images, self._labels = to_tensors(split)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // self._batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self._labels), self._batch_size):
+            chosen = slice(start, start + self._batch_size)
+            yield self._images[chosen], self._labels[chosen]

@@ -1,0 +1,118 @@
+"""The LightningModule: one training step, and the errors on the validation split."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from binarynet import optim
+from binarynet.errors import FileFormatError, NonFiniteError
+from binarynet.training.batches import Batch
+from binarynet.training.evaluation import Evaluation, Total
+from binarynet.training.loss import squared_hinge
+from binarynet.training.randomness import Purpose, derive
+from binarynet.training.recipe import Recipe
+
+
+class Classifier(LightningModule):
+    """Trains a network by a recipe.
+
+    Args:
+        network: takes uint8 ``[batch, channels, height, width]``, gives float scores ``[batch, classes]``.
+        recipe: what to do.
+        optimizer_state: to go on from.
+        cost_sum: sum of the costs of the steps that the first epoch has behind it already.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        optimizer_state: dict[str, Any] | None = None,
+        cost_sum: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.optimizer: torch.optim.Optimizer
+        self.validation: Evaluation
+        self._run = torch.compile(network) if recipe.training.compile else network
+        self._optimizer_state = optimizer_state
+        self._cost_sum: Tensor | float = cost_sum
+        self._validation_total = Total()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        chosen = self.recipe.optimizer
+        self.optimizer = optim.adam(
+            self.network,
+            chosen.learning_rate,
+            betas=(chosen.beta1, chosen.beta2),
+            eps=chosen.eps,
+            glorot=chosen.glorot_scaling,
+        )
+        if self._optimizer_state is not None:
+            _restore(self.optimizer, self._optimizer_state)
+            self._optimizer_state = None
+        return self.optimizer
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch (from 0), before Glorot scaling: exponential decay, per epoch."""
+        chosen = self.recipe.optimizer
+        ratio = chosen.final_learning_rate / chosen.learning_rate
+        return float(chosen.learning_rate * ratio ** (epoch / self.recipe.training.epochs))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        rate = self.learning_rate(self.current_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["lr_scale"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        torch.manual_seed(derive(self.recipe.seed, Purpose.STEP, self.current_epoch, batch.step, self.global_rank))
+        cost = squared_hinge(self._run(batch.images), batch.labels)
+        seen = cost.detach()
+        self._cost_sum = self._cost_sum + seen.double()
+        if (batch.step + 1) % self.recipe.training.log_every_steps == 0 and not math.isfinite(seen):
+            raise NonFiniteError(
+                f"the training cost is {float(seen)} in epoch {self.current_epoch + 1}, step {batch.step + 1}; "
+                "train with a smaller optimizer.learning_rate"
+            )
+        return cost
+
+    def cost_sum(self) -> float:
+        """Sum of the costs of this epoch's steps so far; a host synchronisation on an accelerator."""
+        return float(self._cost_sum)
+
+    def start_next_epoch(self) -> None:
+        """Forget the finished epoch's costs."""
+        self._cost_sum = 0.0
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_total = Total()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        self._validation_total.add(self.network(images), labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validation = self._validation_total.result()
+
+
+def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state out of a checkpoint; FileFormatError where it does not fit."""
+    names = [group["name"] for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(state)
+        fits = names == [group["name"] for group in optimizer.param_groups] and all(
+            moment.shape in ((), parameter.shape)
+            for parameter, moments in optimizer.state.items()
+            for moment in moments.values()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"the checkpoint's optimizer state is not usable: {error}") from None
+    if not fits:
+        raise FileFormatError("the checkpoint's optimizer state belongs to another network")

@@ -1,0 +1,102 @@
+"""Where a run stands, and its history: what a checkpoint holds beside weights and moments."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from binarynet.errors import FileFormatError
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One finished epoch.
+
+    Attributes:
+        epoch: its number, from 1.
+        steps: optimizer steps since the start of the run.
+        learning_rate: of this epoch, before Glorot scaling.
+        training_cost: mean squared hinge loss over the epoch's batches, in training mode.
+        validation_cost: the same over the validation split, in evaluation mode, at the epoch's end.
+        validation_error: share of errors on the validation split, 0 to 1.
+        seconds: wall time of the epoch with its validation.
+    """
+
+    epoch: int
+    steps: int
+    learning_rate: float
+    training_cost: float
+    validation_cost: float
+    validation_error: float
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch, step: the next thing to do is this step of this epoch, both from 0.
+        cost_sum: sum of the costs of the current epoch's steps so far.
+        train_seconds, cpu_seconds: wall and processor time of training with validation, over all resumptions.
+        epoch_seconds: wall time of the current epoch so far.
+        best_epoch, best_error: the epoch (from 1; 0 is none yet) of the lowest validation error, the latest of equals.
+        history: one row per finished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    cost_sum: float = 0.0
+    train_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    best_epoch: int = 0
+    best_error: float = math.inf
+    history: list[EpochRow] = field(default_factory=list)
+
+    def finish_epoch(self, row: EpochRow) -> bool:
+        """Take in a finished epoch; True if it is the best so far (a tie goes to the later one, ``paper.md`` A9)."""
+        self.history.append(row)
+        self.epoch, self.step, self.cost_sum, self.epoch_seconds = row.epoch, 0, 0.0, 0.0
+        if row.validation_error > self.best_error:
+            return False
+        self.best_epoch, self.best_error = row.epoch, row.validation_error
+        return True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and dicts."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Any, origin: str) -> Progress:
+        """Inverse of :meth:`to_dict`; FileFormatError, opening with ``origin``, where it is not one."""
+        try:
+            values = dict(content)
+            values["history"] = [EpochRow(**_numbers(EpochRow, row)) for row in values["history"]]
+            progress = cls(**values)
+            _numbers(cls, {key: value for key, value in values.items() if key != "history"}, skip="history")
+        except (TypeError, ValueError, KeyError) as error:
+            raise FileFormatError(f"{origin}: its record of progress is not usable: {error}") from None
+        if progress.epoch != len(progress.history) or progress.epoch < 0 or progress.step < 0:
+            raise FileFormatError(f"{origin}: its record of progress contradicts itself")
+        return progress
+
+
+def _numbers(kind: type, row: Any, skip: str = "") -> dict[str, Any]:
+    expected = {f.name for f in fields(kind) if f.name != skip}
+    if set(row) != expected or not all(type(value) in (int, float) for value in row.values()):
+        raise ValueError(f"expected numbers named {', '.join(sorted(expected))}")
+    return dict(row)
+
+
+def to_csv(history: Iterable[EpochRow]) -> str:
+    """The history as a table with a heading."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(EpochRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in history)
+    return text.getvalue()

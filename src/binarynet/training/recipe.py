@@ -1,0 +1,239 @@
+"""Recipes: what to train, on what, and how, as TOML; every key and value is checked, and none is ignored.
+
+seed = 1234
+[dataset]    name, options
+[model]      name, and the options of that architecture (``binarynet.models.options``)
+[optimizer]  learning rates, Glorot scaling, moments
+[training]   epochs, batches, checkpoints, device
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Iterable
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from binarynet import models
+from binarynet.errors import RecipeError
+from binarynet.training._recipe_text import describe, nearest, parse_value, to_toml
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Base of all tables: unknown keys are refused, values are not converted, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
+
+
+class DatasetSection(Section):
+    """What to train on.
+
+    Attributes:
+        name: a name of ``binarynet.data.available()``, or a path of one's own data.
+        options: what that data set's loader takes, e.g. ``image_size``.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    options: dict[str, Any] = {}
+
+
+class ModelSection(Section):
+    """The architecture. Once its name is known, its options are fields too."""
+
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The architecture's options, as ``binarynet.models.build`` takes them."""
+        return self.model_dump(exclude={"name"})
+
+
+class OptimizerSection(Section):
+    """Adam, with a learning rate that decays exponentially from epoch to epoch.
+
+    Attributes:
+        learning_rate: of the first epoch.
+        final_learning_rate: what the rate decays towards: epoch e (from 0) of n has
+            ``learning_rate * (final / first) ** (e / n)``.
+        glorot_scaling: multiply the rate of latent weights by their layer's Glorot factor.
+        beta1, beta2, eps: of Adam.
+    """
+
+    name: Literal["adam"] = "adam"
+    learning_rate: Positive
+    final_learning_rate: Positive
+    glorot_scaling: bool = True
+    beta1: Probability = 0.9
+    beta2: Probability = 0.999
+    eps: Positive = 1e-8
+
+
+class TrainingSection(Section):
+    """How long, in what batches, on what.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: training batch, also of the batch statistics.
+        drop_last: leave out an incomplete last batch, as the original does (another one each epoch).
+        evaluation_batch_size: has no influence on results.
+        checkpoint_every_steps: write a checkpoint every so many steps within an epoch too; 0 at its end only.
+        log_every_steps: how often the cost is looked at while an epoch runs, and NaN found.
+        compile: run the network through ``torch.compile``.
+        accelerator: "auto", "cpu", "gpu" or "mps".
+        threads: CPU threads of torch; 0 is torch's own choice. A resumed run repeats an uninterrupted one bit for
+            bit on the same device with the same number of threads.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)] = 100
+    drop_last: bool = True
+    evaluation_batch_size: Annotated[int, Field(ge=1)] = 1000
+    checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
+    log_every_steps: Annotated[int, Field(ge=1)] = 50
+    compile: bool = False
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+
+class Recipe(Section):
+    """A complete, checked recipe. Made by :func:`load` or :func:`parse`.
+
+    Attributes:
+        name: names the run's directory.
+        description: one line for a reader.
+        seed: root of all randomness.
+        dataset, model, optimizer, training: see their classes.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
+    dataset: DatasetSection
+    model: ModelSection
+    optimizer: OptimizerSection
+    training: TrainingSection
+
+    @model_validator(mode="after")
+    def _rate_must_not_grow(self) -> Recipe:
+        if self.optimizer.final_learning_rate > self.optimizer.learning_rate:
+            raise ValueError(
+                f"optimizer.final_learning_rate {self.optimizer.final_learning_rate:g} must not be above "
+                f"optimizer.learning_rate {self.optimizer.learning_rate:g}"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """The recipe with every key written out; parsing it gives an equal recipe."""
+        return to_toml(self.model_dump())
+
+
+def available() -> tuple[str, ...]:
+    """Names of the recipes that come with the package, sorted."""
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if _is_recipe(entry.name)))
+
+
+def load(recipe: str | PathLike[str] | Recipe, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        recipe: a name of :func:`available`, the path of a ``.toml`` file, or a recipe.
+        overrides: texts ``key=value`` with dotted keys, e.g. ``training.epochs=5``; the value is TOML, or else a
+            plain string.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or a wrong key or value (named, with what is allowed).
+    """
+    if isinstance(recipe, Recipe):
+        raw, origin = recipe.model_dump(), recipe.name
+    else:
+        text, origin, stem = _read(recipe)
+        try:
+            raw = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{origin}: not valid TOML: {error}") from None
+        raw.setdefault("name", stem)
+    for override in overrides:
+        _apply(raw, override)
+    return parse(raw, origin)
+
+
+def parse(raw: dict[str, Any], origin: str = "recipe") -> Recipe:
+    """Check a recipe given as nested dicts; ``origin`` opens error messages.
+
+    Raises:
+        RecipeError: a wrong key or value.
+    """
+    section = raw.get("model")
+    name = section.get("name") if isinstance(section, dict) else None
+    if isinstance(name, str) and name not in models.available():
+        known = models.available()
+        raise RecipeError(
+            f"{origin}: model.name: there is no architecture {name!r}{nearest(name, known)}; "
+            f"allowed: {', '.join(known)}"
+        )
+    schema = _schema(name) if isinstance(name, str) else Recipe
+    try:
+        return schema.model_validate(raw)
+    except ValidationError as error:
+        lines = [describe(problem, schema) for problem in error.errors(include_url=False)]
+        raise RecipeError(f"{origin}: " + "; ".join(lines)) from None
+
+
+@functools.cache
+def _schema(model_name: str) -> type[Recipe]:
+    """The recipe's schema with the options of one architecture as fields of its model section."""
+    fields: dict[str, Any] = {}
+    for key, option in models.options(model_name).items():
+        annotation: Any = Probability if key.startswith("dropout") else option.annotation
+        default = list(option.default) if isinstance(option.default, tuple) else option.default
+        fields[key] = (annotation, ... if default is option.empty else default)
+    fields["name"] = (Literal[model_name], ...)
+    section = create_model("ModelSection", __base__=ModelSection, **fields)
+    return create_model("Recipe", __base__=Recipe, model=(section, ...))
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise RecipeError(f"override {override!r}: expected key=value with a dotted key, e.g. training.epochs=5")
+    table = raw
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"override {override!r}: {part} is a value, not a table")
+    table[path[-1]] = parse_value(text.strip())
+
+
+def _read(recipe: str | PathLike[str]) -> tuple[str, str, str]:
+    """Text, origin for messages, and stem of a recipe by name or path."""
+    name = str(recipe)
+    if name in available():
+        return (_folder() / f"{name}.toml").read_text(encoding="utf-8"), name, name
+    path = Path(recipe).expanduser()
+    if path.suffix != ".toml":
+        known = available()
+        raise RecipeError(
+            f"there is no recipe {name!r}{nearest(name, known)}; known: {', '.join(known)}, or the path of a .toml file"
+        )
+    try:
+        return path.read_text(encoding="utf-8"), str(path), path.stem
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not a text file in UTF-8") from None
+
+
+def _folder() -> Any:
+    return resources.files("binarynet") / "recipes"
+
+
+def _is_recipe(filename: str) -> bool:
+    return filename.endswith(".toml")
