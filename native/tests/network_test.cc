@@ -45,7 +45,7 @@ binarynet_value binarize(Network* network, binarynet_value sums, Random* random)
 
 // Channels are awkward, images not square; two or three convolutions, then a dense layer with scores.
 void test_random_networks(uint64_t seed) {
-  for (int64_t round = 0; round < 120; ++round) {
+  for (int64_t round = 0; round < 300; ++round) {
     Random random(seed * 1000 + static_cast<uint64_t>(round));
     const int64_t batch = round % 15 == 0 ? 0 : random.pick(kBatches);
     Network network(batch, random.between(1, 9), random.between(1, 9), random.pick<int64_t>({1, 3, 5, 64}),
@@ -82,27 +82,31 @@ void test_dense_networks(uint64_t seed) {
   }
 }
 
-// Fan-ins around every width at which a counter of 8 or 16 bits might overflow, with sums of +K and -K.
+// Fan-ins around every size at which a counter of 8 or 16 bits might overflow, with sums of +K and -K.
 void test_large_fan_in(uint64_t seed) {
-  for (const int64_t fan_in : {1983, 1984, 1985, 2048, 4095, 8191, 20000, 33000}) {
+  const binarynet_window dense{1, 1, 1, 1, 0, 0};
+  for (const int64_t fan_in :
+       {127, 128, 129, 257, 258, 515, 1029, 8191, 32769, 65793}) {  // 65793 * 255 = 2^24 - 1
     Random random(seed * 3000 + static_cast<uint64_t>(fan_in));
     Network network(2, 1, 1, fan_in, &random);
     for (const Weights weights : {Weights::correlated, Weights::ones, Weights::zeros}) {
-      network.convolution(0, {1, 1, 1, 1, 0, 0}, 9, weights);
-    }
-    binarynet_value v = network.flatten(network.threshold(
-        network.convolution(0, {1, 1, 1, 1, 0, 0}, std::min<int64_t>(fan_in, 9000), Weights::random)));
-    for (const Weights weights : {Weights::correlated, Weights::ones, Weights::zeros}) {
-      network.convolution(v, {1, 1, 1, 1, 0, 0}, 65, weights);
+      network.convolution(0, dense, 9, weights);
     }
     check_everywhere(network, &random);
   }
-  Random random(seed);
-  Network network(1, 1, 1, 65793,
-                  &random);  // the largest fan-in of a first layer: sums up to 255 * 65793 = 2^24 - 1
-  network.convolution(0, {1, 1, 1, 1, 0, 0}, 3, Weights::correlated);
-  network.convolution(0, {1, 1, 1, 1, 0, 0}, 1, Weights::ones);
-  check_everywhere(network, &random);
+  // So many pixels of so many bits, flattened.
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{62, 32}, {31, 64},   {5, 397},   {64, 32},
+                                                           {63, 65}, {127, 129}, {200, 165}, {257, 256}};
+  for (const auto& shape : shapes) {
+    Random random(seed * 3500 + static_cast<uint64_t>(shape.second));
+    Network network(2, 1, shape.first, 1, &random);
+    const binarynet_value sums = network.convolution(0, dense, shape.second, Weights::random);
+    const binarynet_value bits = network.flatten(network.threshold(sums));
+    for (const Weights weights : {Weights::correlated, Weights::ones, Weights::zeros}) {
+      network.convolution(bits, dense, 33, weights);
+    }
+    check_everywhere(network, &random);
+  }
 }
 
 // More images than one chunk holds, and intermediate values too large for a chunk of more than a few.
