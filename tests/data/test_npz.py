@@ -211,6 +211,7 @@ def test_zip_bomb(file, monkeypatch):
         (claim("|u1", "(20, 4, 6)", bytes(479)), "needs 480 bytes, 479 are there"),
         (claim("|u1", "(-20, 4, 6)"), "array 'x': negative shape"),
         (claim("|u1", "(20, 'a')"), r"not an \.npy array, or a damaged one"),
+        (claim("|u1", "(20, ((("), r"not an \.npy array, or a damaged one"),
         (claim("|q9", "(20,)"), r"not an \.npy array, or a damaged one"),
         (b"\x93NUMPY\x09\x00" + bytes(100), "damaged one|version 9.0 is unknown"),
         (b"", r"not an \.npy array"),

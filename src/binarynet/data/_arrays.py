@@ -119,7 +119,7 @@ def _read_header(stream: BufferedIOBase, what: str) -> tuple[tuple[int, ...], bo
             return np.lib.format.read_array_header_1_0(stream)
         if version == (2, 0):
             return np.lib.format.read_array_header_2_0(stream)
-    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
+    except Exception as error:  # NumPy evaluates and tokenizes the header: nearly anything can come out of it
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{what}: not an .npy array, or a damaged one ({reason})") from error
     raise DataError(f"{what}: .npy format version {version[0]}.{version[1]} is unknown, expected 1.0 or 2.0")
