@@ -9,8 +9,15 @@ struct CpuFeatures {
   bool avx2 = false;
   bool bmi1 = false;
   bool bmi2 = false;
-  // AVX state missing in the operating system although the processor has AVX2.
+  bool avx512f = false;
+  bool avx512bw = false;
+  bool avx512dq = false;
+  bool avx512vl = false;
+  bool avx512_vpopcntdq = false;
+  bool avx512_vnni = false;
+  // The processor has AVX2 (AVX-512), but the operating system does not save its registers.
   bool avx_state_disabled = false;
+  bool avx512_state_disabled = false;
 };
 
 const CpuFeatures& cpu_features();

@@ -8,24 +8,51 @@
 namespace binarynet {
 namespace {
 
+#if defined(BINARYNET_HAVE_AVX2) || defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
+struct Need {
+  bool present;
+  const char* name;
+};
+
+std::string lacks(const std::vector<Need>& needs) {
+  std::string missing;
+  for (const Need& need : needs) {
+    if (!need.present) missing += (missing.empty() ? "" : ", ") + std::string(need.name);
+  }
+  return missing.empty() ? "" : "this processor lacks " + missing;
+}
+#endif
+
 #if defined(BINARYNET_HAVE_AVX2)
 std::string why_not_avx2() {
   const CpuFeatures& cpu = cpu_features();
   if (cpu.avx_state_disabled) return "the operating system does not save AVX registers";
-  std::string missing;
-  const auto need = [&missing](bool present, const char* name) {
-    if (!present) missing += (missing.empty() ? "" : ", ") + std::string(name);
-  };
-  need(cpu.avx2, "AVX2");
-  need(cpu.bmi1, "BMI1");
-  need(cpu.bmi2, "BMI2");
-  need(cpu.popcnt, "POPCNT");
-  return missing.empty() ? "" : "this processor lacks " + missing;
+  return lacks({{cpu.avx2, "AVX2"}, {cpu.bmi1, "BMI1"}, {cpu.bmi2, "BMI2"}, {cpu.popcnt, "POPCNT"}});
+}
+#endif
+
+#if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
+std::string why_not_avx512_vpopcntdq() {
+  const CpuFeatures& cpu = cpu_features();
+  if (cpu.avx512_state_disabled) return "the operating system does not save AVX-512 registers";
+  return lacks({{cpu.avx512f, "AVX512F"},
+                {cpu.avx512bw, "AVX512BW"},
+                {cpu.avx512dq, "AVX512DQ"},
+                {cpu.avx512vl, "AVX512VL"},
+                {cpu.avx512_vpopcntdq, "AVX512_VPOPCNTDQ"},
+                {cpu.avx512_vnni, "AVX512_VNNI"},
+                {cpu.avx2, "AVX2"},
+                {cpu.bmi1, "BMI1"},
+                {cpu.bmi2, "BMI2"},
+                {cpu.popcnt, "POPCNT"}});
 }
 #endif
 
 std::vector<InstructionSet> make_table() {
   std::vector<InstructionSet> table;
+#if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
+  table.push_back({&kAvx512VpopcntdqKernels, why_not_avx512_vpopcntdq()});
+#endif
 #if defined(BINARYNET_HAVE_AVX2)
   table.push_back({&kAvx2Kernels, why_not_avx2()});
 #endif
