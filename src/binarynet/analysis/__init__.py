@@ -5,7 +5,7 @@ from binarynet.analysis.energy import ASSUMPTIONS, Energy, EnergyEstimate, estim
 from binarynet.analysis.layers import ActivationMemory, Layer, activation_memory, layers
 from binarynet.analysis.networks import random_convnet, random_mlp
 from binarynet.analysis.repetition import FilterRepetition, filter_repetition
-from binarynet.analysis.timing import Party, Spread, Timing, time_interleaved
+from binarynet.analysis.timing import Party, Spread, Timing, fair_clock, time_interleaved
 
 __all__ = [
     "ASSUMPTIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "account",
     "activation_memory",
     "estimate_energy",
+    "fair_clock",
     "filter_repetition",
     "layers",
     "random_convnet",

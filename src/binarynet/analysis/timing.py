@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ MIN_ROUNDS = 3
 MAX_ROUNDS = 25
 WARM_UP_SHARE = 0.2
 """Share of a turn that is spent on calls that are not timed."""
+
+MIN_SAMPLE_NS = 100_000
+"""Calls shorter than this are timed several at once: reading a clock takes time, too."""
 
 Clock = Callable[[], int]
 
@@ -67,6 +71,7 @@ def time_interleaved(
     seconds: float,
     *,
     clock: Clock = time.perf_counter_ns,
+    budget_clock: Clock = time.perf_counter_ns,
     progress: Callable[[str], None] | None = None,
 ) -> list[Timing]:
     """Time parties in turns (A B C, A B C, ...), each turn opened by untimed warm-up calls.
@@ -77,44 +82,61 @@ def time_interleaved(
         parties: what to time.
         seconds: about how long all of it may take; every party gets at least one timed call in each of three rounds,
             however slow it is.
-        clock: nanoseconds, rising.
+        clock: what calls are timed by, in nanoseconds, rising; see :func:`fair_clock`.
+        budget_clock: what ``seconds`` are counted by.
         progress: called with a party's name before its turn.
     """
     if not parties:
         return []
-    cost_ns = 0
-    for party in parties:  # first calls allocate and compile; the second tells the cost
-        party.run()
-        _before(party)
-        start = clock()
-        party.run()
-        cost_ns += max(clock() - start, 1)
-    num_rounds = int(min(max(seconds * 1e9 / (2 * cost_ns), MIN_ROUNDS), MAX_ROUNDS))
+    costs = [_cost_ns(party, budget_clock) for party in parties]
+    num_rounds = int(min(max(seconds * 1e9 / (2 * sum(costs)), MIN_ROUNDS), MAX_ROUNDS))
     turn_ns = seconds * 1e9 / (num_rounds * len(parties))
-    medians: dict[int, list[float]] = {i: [] for i in range(len(parties))}
+    medians: list[list[float]] = [[] for _ in parties]
     calls = [0] * len(parties)
     with _no_garbage_collection():
         for _ in range(num_rounds):
             for i, party in enumerate(parties):
                 if progress is not None:
                     progress(party.name)
-                samples = _turn(party, turn_ns, clock)
+                repeats = 1 if party.before is not None else max(1, round(MIN_SAMPLE_NS / costs[i]))
+                samples = _turn(party, repeats, turn_ns, clock, budget_clock)
                 medians[i].append(statistics.median(samples))
-                calls[i] += len(samples)
+                calls[i] += len(samples) * repeats
     return [Timing(party.name, tuple(medians[i]), calls[i]) for i, party in enumerate(parties)]
 
 
-def _turn(party: Party, turn_ns: float, clock: Clock) -> list[int]:
-    begin = clock()
+def fair_clock(num_threads: int) -> tuple[Clock, str]:
+    """A clock for parties that use so many threads, and its name.
+
+    With one thread it is the processor time of this process: on an idle machine the same as time on the wall, and on
+    a busy one the same for calls short and long, where only the long ones are interrupted by other programs. With
+    more threads it is time on the wall.
+    """
+    if num_threads == 1 and sys.platform != "win32":  # there process_time ticks every 16 ms
+        return time.process_time_ns, "processor time"
+    return time.perf_counter_ns, "wall time"
+
+
+def _cost_ns(party: Party, clock: Clock) -> int:
+    party.run()  # the first call may allocate and compile
+    _before(party)
+    start = clock()
     party.run()
-    while clock() - begin < WARM_UP_SHARE * turn_ns:
+    return max(clock() - start, 1)
+
+
+def _turn(party: Party, repeats: int, turn_ns: float, clock: Clock, budget_clock: Clock) -> list[float]:
+    begin = budget_clock()
+    party.run()
+    while budget_clock() - begin < WARM_UP_SHARE * turn_ns:
         party.run()
-    samples: list[int] = []
-    while not samples or clock() - begin < turn_ns:
+    samples: list[float] = []
+    while not samples or budget_clock() - begin < turn_ns:
         _before(party)
         start = clock()
-        party.run()
-        samples.append(clock() - start)
+        for _ in range(repeats):
+            party.run()
+        samples.append((clock() - start) / repeats)
     return samples
 
 

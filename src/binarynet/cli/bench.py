@@ -1,0 +1,205 @@
+"""`binarynet bench`: speed on this machine, side by side with what else is installed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from binarynet.cli._console import plain_table, print_json, stderr, stdout
+from binarynet.cli._options import Json
+from binarynet.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from binarynet.analysis import Spread
+    from binarynet.cli._benching import BatchResult, NetworkResult
+
+MAX_BATCH = 65536
+
+_NOTES = (
+    "All take turns in one run; the first calls of a turn are not timed. time: {clock} of a call, median over the "
+    "rounds; range: fastest and slowest round; faster: median of the ratios within each round. binarynet gets 8-bit "
+    "images, and the call from Python is included; the others get float32 input ready made, and run the same layers "
+    "with real weights and ReLU. cold caches: emptied before each call."
+)
+
+
+def bench(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL.bnn]", help="A packed network; default: the paper's, with random weights."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that every party may use.")] = 1,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Images per call; default: 1,256 (the paper's ConvNet: 1)."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="About how long to measure each network and batch size.")
+    ] = 4.0,
+    json: Json = False,
+) -> None:
+    """Measure the speed on this machine, side by side with torch and onnxruntime where they are installed."""
+    batches = parse_batches(batch) if batch is not None else None
+    from binarynet.analysis import fair_clock
+    from binarynet.cli import _benching
+    from binarynet.cli.info import collect
+
+    machine = collect()
+    networks = _benching.paper_networks() if model is None else [_benching.network_of_file(model)]
+    results: list[NetworkResult] = []
+    console, notes = stdout(), stderr()
+    for position, network in enumerate(networks):
+        with _benching.shown(notes, notes.is_terminal) as progress:
+            result = _benching.measure(network, batches or network.batches, threads, seconds, progress)
+        results.append(result)
+        if not json:
+            if position == 0:
+                _print_machine(console, machine, result, threads)
+            _print_network(console, result)
+    if json:
+        print_json(to_dict(machine, results, threads, seconds))
+    else:
+        console.print()
+        console.print(Text(_NOTES.format(clock=fair_clock(threads)[1]), style="dim"), width=min(console.width, 100))
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """``"1,256"`` to (1, 256).
+
+    Raises:
+        UsageError: something else than numbers from 1 to MAX_BATCH, or none.
+    """
+    try:
+        batches = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        batches = ()
+    if not batches or any(not 1 <= batch <= MAX_BATCH for batch in batches):
+        raise UsageError(
+            f"--batch must be numbers from 1 to {MAX_BATCH} with commas between, as in 1,256; got {text!r}"
+        )
+    return tuple(dict.fromkeys(batches))
+
+
+def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int, seconds: float) -> dict[str, Any]:
+    """Everything that was measured, as plain JSON values; times in milliseconds."""
+    from binarynet.analysis import fair_clock
+
+    keys = ("version", "processor", "cores", "system", "python", "libraries", "engines")
+    return {
+        "machine": {key: machine[key] for key in keys if key in machine},
+        "threads": threads,
+        "clock": fair_clock(threads)[1],
+        "seconds": seconds,
+        "absent": [asdict(absence) for absence in results[0].absent],
+        "networks": [
+            {
+                "name": result.network.name,
+                "weights": result.network.num_weights,
+                "packed_bytes": result.network.packed_bytes,
+                "float32_bytes": result.network.float32_bytes,
+                "equal_to_reference": list(result.checked),
+                "batches": [_batch_dict(batch) for batch in result.batches],
+            }
+            for result in results
+        ],
+    }
+
+
+def _batch_dict(result: BatchResult) -> dict[str, Any]:
+    return {
+        "batch": result.batch,
+        "baseline": result.baseline,
+        "rows": [
+            {
+                "name": row.name,
+                "ms": {key: value / 1e6 for key, value in asdict(row.timing.time_ns).items()},
+                "images_per_second": result.batch * 1e9 / row.timing.time_ns.median,
+                "speedup": asdict(row.speedup) if row.speedup is not None else None,
+                "calls": row.timing.num_calls,
+                "rounds_ms": [value / 1e6 for value in row.timing.rounds_ns],
+            }
+            for row in result.rows
+        ],
+    }
+
+
+def _print_machine(console: Console, machine: dict[str, Any], result: NetworkResult, threads: int) -> None:
+    plural = "" if threads == 1 else "s"
+    console.print(
+        Text(f"{machine['processor']}, {machine['cores']} cores; {threads} thread{plural} for everyone"), soft_wrap=True
+    )
+    libraries = (f"binarynet {machine['version']}", *result.libraries, machine["python"])
+    console.print(Text(", ".join(libraries)), soft_wrap=True)
+    absences = [(absence.name, absence.why) for absence in result.absent]
+    absences += [(f"engine {engine['name']}", engine["why_not"]) for engine in machine["engines"] if engine["why_not"]]
+    for name, why in absences:
+        console.print(Text(f"absent: {name}, {why}", style="yellow"), soft_wrap=True)
+
+
+def _print_network(console: Console, result: NetworkResult) -> None:
+    network = result.network
+    console.print()
+    console.print(Text(network.name, style="bold"), soft_wrap=True)
+    smaller = network.float32_bytes / network.packed_bytes
+    console.print(
+        f"  {network.packed_bytes:,} bytes packed, {network.float32_bytes:,} bytes in float32: "
+        f"[bold]{smaller:.1f}x smaller[/]",
+        soft_wrap=True,
+    )
+    if result.checked:
+        console.print(
+            f"  checked: {' and '.join(result.checked)} equal the NumPy reference bit for bit, layer by layer",
+            soft_wrap=True,
+        )
+    for batch in result.batches:
+        console.print()
+        _print_batch(console, batch)
+
+
+def _print_batch(console: Console, result: BatchResult) -> None:
+    table = plain_table(
+        f"batch {result.batch}",
+        "time, ms",
+        "range",
+        "images/s",
+        "faster",
+        right=("time, ms", "range", "images/s", "faster"),
+    )
+    for row in result.rows:
+        time = row.timing.time_ns
+        table.add_row(
+            Text(row.name, style="bold" if row is result.best else ""),
+            milliseconds(time.median),
+            f"{milliseconds(time.low)} - {milliseconds(time.high)}",
+            f"{result.batch * 1e9 / time.median:,.0f}",
+            _faster(row.speedup, row.name == result.baseline),
+        )
+    console.print(table)
+    best = result.best
+    if best.speedup is not None:
+        console.print(
+            f"[bold green]{best.speedup.median:.1f}x[/] as fast as {result.baseline} "
+            f"({best.speedup.low:.1f} to {best.speedup.high:.1f} over {result.num_rounds} rounds)",
+            soft_wrap=True,
+        )
+
+
+def _faster(speedup: Spread | None, is_baseline: bool) -> str:
+    if speedup is None:
+        return ""
+    return "1" if is_baseline else f"{speedup.median:.2f}" if speedup.median < 10 else f"{speedup.median:.1f}"
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """With about three significant digits: 0.0123, 0.123, 1.23, 12.3, 123."""
+    value = nanoseconds / 1e6
+    for limit, digits in ((0.1, 4), (1, 3), (10, 2), (100, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
