@@ -6,18 +6,13 @@
 // index per horizontally adjacent pixel pair and nibble, a convolution reads its operands in place, without
 // im2row. Flat blocks (dense layers) store indices by block of K instead: [block][pair][groups of the block].
 //
-// Zero padding: a tap outside of the image is seen as bits 0, so it counts popcount(w) disagreements. With
-// outside = the popcount of the weights over those taps and inside = the number of true taps times channels,
-//
-//     sum = inside - 2 * (count - outside) = (inside + 2 * outside) - 2 * count = constant - 2 * count
-//     sum >= t  <=>  count <= floor((constant - t) / 2)  <=>  count < floor((constant - t) / 2) + 1
-//
-// with one constant, and one such bound, per channel and border class.
+// Counts become bits or sums as simd_classes.h derives, with one bound per channel and border class.
 #include <cstring>
 
 #include "avx2.h"
 #include "avx2_lut.h"
-#include "simd_plan.h"
+#include "simd_classes.h"
+#include "simd_tiles.h"
 
 namespace binarynet::avx2 {
 namespace {
@@ -28,14 +23,13 @@ constexpr int32_t kMostGroupsOf16Bits = 65535 / (4 * kBlockGroups) * kBlockGroup
 // Everything that follows from a block alone.
 struct Layout {
   bool flat;
-  bool counts;            // raw counts go through simd_plan's finish_counts()
+  bool counts;            // raw counts go through finish_counts()
   int32_t pixel_nibbles;  // nibbles of a pixel that hold channels
   int32_t pixel_groups;   // the same, or more to make runs divisible by 3
   int32_t runs;           // contiguous runs of K: kernel rows, or 1 if flat
   int32_t run_triples;
   int64_t triples, blocks, groups;
   int32_t channel_groups;
-  int32_t row_classes, col_classes;
 };
 
 Layout make_layout(const Block& b) {
@@ -59,8 +53,6 @@ Layout make_layout(const Block& b) {
   l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kLanes));
   // Bounds are compared as signed 16-bit numbers: a count, at most K, and a bound of up to K + 1 must fit.
   l.counts = b.output == BlockOutput::int32 || taps * b.in_c > 32766;
-  l.row_classes = l.flat ? 1 : row_axis(b).classes(nullptr, nullptr);
-  l.col_classes = l.flat ? 1 : col_axis(b).classes(nullptr, nullptr);
   return l;
 }
 
@@ -74,28 +66,22 @@ int32_t group_vectors(const Block& b, int32_t channel_group) {
 int64_t packed_group_bytes(int32_t vectors) { return 32 * ((vectors + 1) / 2); }
 
 struct Prepared {
-  uint8_t* weights;    // [channel group][group][packed_group_bytes]
-  int32_t* constants;  // [class][channel_groups * kLanes]
-  int16_t* bounds;     // [channel group][class][kLanes], channels in unpack order; empty if counts
-  int32_t* row_class;  // [conv_h]; empty if flat
-  int32_t* col_class;  // [conv_w]; empty if flat
-  TapRange* ranges;    // [row_classes + col_classes]; empty if flat
+  uint8_t* weights;  // [channel group][group][packed_group_bytes]
+  Classes classes;
+  int16_t* bounds;  // [channel group][class][kLanes], channels in unpack order; empty if counts
   size_t bytes;
 };
 
 Prepared carve_prepared(const Block& b, const Layout& l, void* memory) {
   Carver carver = {static_cast<uint8_t*>(memory), 0};
-  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
   int64_t weight_bytes = 0;
-  for (int32_t g = 0; g < l.channel_groups; ++g)
+  for (int32_t g = 0; g < l.channel_groups; ++g) {
     weight_bytes += l.groups * packed_group_bytes(group_vectors(b, g));
+  }
   Prepared p = {};
   p.weights = carver.take<uint8_t>(weight_bytes);
-  p.constants = carver.take<int32_t>(classes * l.channel_groups * kLanes);
-  p.bounds = carver.take<int16_t>(l.counts ? 0 : classes * l.channel_groups * kLanes);
-  p.row_class = carver.take<int32_t>(l.flat ? 0 : b.conv_h);
-  p.col_class = carver.take<int32_t>(l.flat ? 0 : b.conv_w);
-  p.ranges = carver.take<TapRange>(l.flat ? 0 : l.row_classes + l.col_classes);
+  p.classes = carve_classes(b, l.flat, static_cast<int64_t>(l.channel_groups) * kLanes, &carver);
+  p.bounds = carver.take<int16_t>(l.counts ? 0 : p.classes.count() * p.classes.width);
   p.bytes = carver.used;
   return p;
 }
@@ -134,46 +120,21 @@ void prepare_weights(const Block& b, const Layout& l, uint8_t* packed) {
   }
 }
 
-// inside + 2 * outside of every class and channel, see above.
-void prepare_constants(const Block& b, const Layout& l, const TapRange* rows, const TapRange* cols,
-                       int32_t* constants) {
-  const int64_t class_stride = static_cast<int64_t>(l.channel_groups) * kLanes;
-  memset(constants, 0, sizeof(int32_t) * static_cast<size_t>(l.row_classes * l.col_classes * class_stride));
-  const uint64_t* words = b.weights;
-  for (int32_t channel = 0; channel < b.out_c; ++channel) {
-    for (int32_t ky = 0; ky < b.kernel_h; ++ky) {
-      for (int32_t kx = 0; kx < b.kernel_w; ++kx) {
-        int32_t ones = 0;
-        for (int32_t word = 0; word < b.in_words; ++word) ones += __builtin_popcountll(*words++);
-        int32_t* constant = constants + channel;
-        for (int32_t r = 0; r < l.row_classes; ++r) {
-          const bool row_inside = l.flat || (ky >= rows[r].begin && ky < rows[r].end);
-          for (int32_t c = 0; c < l.col_classes; ++c, constant += class_stride) {
-            const bool inside = row_inside && (l.flat || (kx >= cols[c].begin && kx < cols[c].end));
-            *constant += inside ? b.in_c : 2 * ones;
-          }
-        }
-      }
-    }
-  }
-}
-
 // Position, in unpack order, of a channel of its group.
 int32_t unpack_position(int32_t lane) {
   const int32_t half = lane % 16 / 8;  // channels 0-7 and 16-23 of a vector are in the first half
   return lane / 32 * 32 + half * 16 + lane % 32 / 16 * 8 + lane % 8;
 }
 
-void prepare_bounds(const Block& b, const Layout& l, const int32_t* constants, int16_t* bounds) {
-  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
-  const int64_t class_stride = static_cast<int64_t>(l.channel_groups) * kLanes;
-  memset(bounds, 0, sizeof(int16_t) * static_cast<size_t>(classes * class_stride));  // 0: no count is below
-  for (int64_t k = 0; k < classes; ++k) {
+// The bounds once more, as the 16-bit numbers that the inner loop compares with: a count is at most 32766.
+void prepare_unpacked_bounds(const Block& b, const Classes& classes, int16_t* bounds) {
+  memset(bounds, 0,
+         sizeof(int16_t) * static_cast<size_t>(classes.count() * classes.width));  // nothing is below
+  for (int64_t k = 0; k < classes.count(); ++k) {
     for (int32_t channel = 0; channel < b.out_c; ++channel) {
-      const int64_t twice =
-          static_cast<int64_t>(constants[k * class_stride + channel]) - b.thresholds[channel];
-      const int64_t bound = (twice >= 0 ? twice / 2 : -((1 - twice) / 2)) + 1;
-      bounds[(channel / kLanes * classes + k) * kLanes + unpack_position(channel % kLanes)] =
+      const int64_t bound = classes.bounds[k * classes.width + channel];
+      const int64_t group_class = channel / kLanes * classes.count() + k;
+      bounds[group_class * kLanes + unpack_position(channel % kLanes)] =
           static_cast<int16_t>(smaller(larger(bound, 0), 32767));
     }
   }
@@ -321,15 +282,14 @@ void locate_block(const Layout& l, const IndexShape& shape, int64_t block, LutBl
 void aim_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
                 int32_t channel_group, void* out, LutBlock* call) {
   static constexpr uint64_t kNoneFalling[2] = {0, 0};
-  const int64_t classes = static_cast<int64_t>(l.row_classes) * l.col_classes;
   const int32_t word = channel_group * (kLanes / 64);
   call->out_words = static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word));
-  call->row_class = l.flat ? nullptr : p.row_class + tile.conv_row;
-  call->col_class = l.flat ? nullptr : p.col_class;
-  call->col_classes = l.col_classes;
+  call->row_class = l.flat ? nullptr : p.classes.row_class + tile.conv_row;
+  call->col_class = l.flat ? nullptr : p.classes.col_class;
+  call->col_classes = p.classes.cols;
   call->counts = w.counts;
   if (l.counts) return;
-  call->thresholds = p.bounds + channel_group * classes * kLanes;
+  call->thresholds = p.bounds + channel_group * p.classes.count() * kLanes;
   if (has_pool(b)) {
     call->falling = kNoneFalling;
     call->out = w.bits;
@@ -341,9 +301,7 @@ void aim_output(const Block& b, const Layout& l, const Prepared& p, const Worksp
     call->out_col_stride = b.out_words;
     call->out_row_stride = static_cast<int64_t>(b.out_w) * b.out_words;
     call->out_image_stride = call->out_row_stride * b.out_h;
-    const int64_t pixel =
-        tile.image * b.out_h * b.out_w + static_cast<int64_t>(tile.out_row) * b.out_w + tile.col;
-    call->out = static_cast<uint64_t*>(out) + pixel * b.out_words + word;
+    call->out = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + word;
   }
 }
 
@@ -351,18 +309,9 @@ void aim_output(const Block& b, const Layout& l, const Prepared& p, const Worksp
 void finish_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
                    int32_t channel_group, int32_t vectors, void* out) {
   if (l.counts) {
-    Counts c = {};
-    c.counts = w.counts;
-    c.width = 32 * vectors;
-    c.channel = channel_group * kLanes;
-    c.channels = static_cast<int32_t>(smaller(kLanes, b.out_c - c.channel));
-    c.scale = -2;
-    c.constants = p.constants;
-    c.constants_width = static_cast<int64_t>(l.channel_groups) * kLanes;
-    c.row_class = l.flat ? nullptr : p.row_class;
-    c.col_class = l.flat ? nullptr : p.col_class;
-    c.col_classes = l.col_classes;
-    finish_counts(b, tile, l.flat, c, w.final_sums, out);
+    const int32_t channel = channel_group * kLanes;
+    const int32_t channels = static_cast<int32_t>(smaller(kLanes, b.out_c - channel));
+    finish_counts(b, l.flat, p.classes, {w.counts, 32 * vectors, channel, channels}, tile, w.final_sums, out);
   } else if (has_pool(b)) {
     const int32_t word = channel_group * (kLanes / 64);
     pool_bits(b, tile, w.bits, static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word)), word,
@@ -428,12 +377,8 @@ void bits_prepare(const Block& block, void* prepared) {
   const Layout layout = make_layout(block);
   const Prepared p = carve_prepared(block, layout, prepared);
   prepare_weights(block, layout, p.weights);
-  if (!layout.flat) {
-    row_axis(block).classes(p.row_class, p.ranges);
-    col_axis(block).classes(p.col_class, p.ranges + layout.row_classes);
-  }
-  prepare_constants(block, layout, p.ranges, p.ranges + layout.row_classes, p.constants);
-  if (!layout.counts) prepare_bounds(block, layout, p.constants, p.bounds);
+  prepare_classes(block, layout.flat, p.classes);
+  if (!layout.counts) prepare_unpacked_bounds(block, p.classes, p.bounds);
 }
 
 int64_t bits_unit_count(const Block& block, int64_t batch) {

@@ -50,5 +50,8 @@ extern const KernelSet kPortableKernels;
 #if defined(BINARYNET_HAVE_AVX2)
 extern const KernelSet kAvx2Kernels;
 #endif
+#if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
+extern const KernelSet kAvx512VpopcntdqKernels;
+#endif
 
 }  // namespace binarynet

@@ -1,0 +1,271 @@
+// Convolution and dense layers on packed bits, AVX-512 VPOPCNTDQ.
+//
+// A vector holds one 64-bit word of K for 8 output channels, so there is no horizontal sum. A step XORs it
+// with the same word of an output pixel (broadcast), counts the ones of each lane and adds: 3 operations for
+// 512 bits. A strip of 3 pixels x 64 channels keeps its 24 counts in registers through all of K, so weights
+// are loaded once per strip (512 bytes per 72 operations, which the second-level cache sustains) and nothing
+// is stored but the result. Lanes are 64 bits wide: counts cannot overflow.
+//
+// Vectors come in pairs of 16 channels: lane i of the even one is channel 2i, of the odd one channel 2i + 1,
+// so that even | odd << 32 has the counts of 16 channels in their order, as 32-bit numbers (K < 2^31).
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "avx512_vpopcntdq.h"
+#include "simd_classes.h"
+#include "simd_source.h"
+#include "simd_tiles.h"
+
+namespace binarynet::avx512_vpopcntdq {
+namespace {
+
+constexpr int32_t kTilePixels = 256;
+constexpr int32_t kGroupChannels = 64;  // one word of output bits
+constexpr int32_t kStrip = 3;           // pixels
+
+struct Prepared {
+  uint64_t* weights;  // [channel group][word of K][2 * pairs][8]
+  Classes classes;
+  size_t bytes;
+};
+
+int32_t channel_groups(const Block& b) { return static_cast<int32_t>(divide_up(b.out_c, kGroupChannels)); }
+
+// Pairs of vectors that a channel group needs.
+int32_t group_pairs(const Block& b, int32_t group) {
+  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kGroupChannels, 16)));
+}
+
+int64_t words_of_k(const Block& b) { return static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words; }
+
+const uint64_t* group_weights(const Block& b, const Prepared& p, int32_t group) {
+  return p.weights + group * words_of_k(b) * kGroupChannels;  // all groups before are full
+}
+
+Prepared carve_prepared(const Block& b, void* memory) {
+  const int32_t groups = channel_groups(b);
+  const int64_t channels = (groups - 1) * int64_t{kGroupChannels} + 16 * group_pairs(b, groups - 1);
+  Carver carver = {static_cast<uint8_t*>(memory), 0};
+  Prepared p = {};
+  p.weights = carver.take<uint64_t>(words_of_k(b) * channels);
+  p.classes = carve_classes(b, is_flat(b), groups * int64_t{kGroupChannels}, &carver);
+  p.bytes = carver.used;
+  return p;
+}
+
+void prepare_weights(const Block& b, uint64_t* to) {
+  const int64_t words = words_of_k(b);
+  for (int32_t group = 0; group < channel_groups(b); ++group) {
+    const int32_t lanes = 16 * group_pairs(b, group);
+    memset(to, 0, static_cast<size_t>(words * lanes) * sizeof(uint64_t));
+    for (int32_t k = 0; k < lanes && group * kGroupChannels + k < b.out_c; ++k) {
+      const uint64_t* from = b.weights + (group * kGroupChannels + k) * words;
+      uint64_t* lane = to + k / 16 * 16 + k % 2 * 8 + k % 16 / 2;
+      for (int64_t word = 0; word < words; ++word) lane[word * lanes] = from[word];
+    }
+    to += words * lanes;
+  }
+}
+
+struct Workspace {
+  uint8_t* source;
+  int32_t* counts;      // [pixel of the tile][kGroupChannels] if the output is int32
+  int32_t* final_sums;  // [kGroupChannels]
+  uint64_t* bits;       // [pixel of the tile] if pooled
+  size_t bytes;
+};
+
+Workspace carve_workspace(const Block& b, const Tiling& tiling, void* memory) {
+  const int64_t pixels = most_pixels(b, tiling);
+  Carver carver = {static_cast<uint8_t*>(memory), 0};
+  Workspace w = {};
+  w.source = carver.take<uint8_t>(source_bytes(b, tiling, 8 * int64_t{b.in_words}, 1));
+  w.counts = carver.take<int32_t>(b.output == BlockOutput::int32 ? pixels * kGroupChannels : 0);
+  w.final_sums = carver.take<int32_t>(kGroupChannels);
+  w.bits = carver.take<uint64_t>(has_pool(b) ? pixels : 0);
+  w.bytes = carver.used;
+  return w;
+}
+
+// Counts of 16 channels each, for kPixels pixels.
+template <int kPixels, int kPairs>
+struct Strip {
+  __m512i counts[kPixels][kPairs];
+};
+
+template <int kPixels, int kPairs>
+inline __attribute__((always_inline)) void count_strip(const Source& source, const uint8_t* const* pixels,
+                                                       const uint64_t* weights,
+                                                       Strip<kPixels, kPairs>* strip) {
+  __m512i sums[kPixels][2 * kPairs];
+#pragma GCC unroll 8
+  for (int v = 0; v < 2 * kPairs; ++v) {
+#pragma GCC unroll 3
+    for (int i = 0; i < kPixels; ++i) sums[i][v] = _mm512_setzero_si512();
+  }
+  for (int32_t run = 0; run < source.runs; ++run) {
+    const int64_t begin = run * source.run_stride;
+    for (int64_t at = begin; at < begin + source.run_bytes; at += 8, weights += 16 * kPairs) {
+      __m512i activations[kPixels];
+#pragma GCC unroll 3
+      for (int i = 0; i < kPixels; ++i) {
+        int64_t word;
+        memcpy(&word, pixels[i] + at, sizeof(word));
+        activations[i] = _mm512_set1_epi64(word);
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < 2 * kPairs; ++v) {
+        const __m512i w = _mm512_load_si512(weights + 8 * v);
+#pragma GCC unroll 3
+        for (int i = 0; i < kPixels; ++i) {
+          const __m512i ones = _mm512_popcnt_epi64(_mm512_xor_si512(w, activations[i]));
+          sums[i][v] = _mm512_add_epi64(sums[i][v], ones);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (int i = 0; i < kPixels; ++i) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPairs; ++p) {
+      strip->counts[i][p] =
+          _mm512_or_si512(sums[i][2 * p], _mm512_maskz_slli_epi64(0xff, sums[i][2 * p + 1], 32));
+    }
+  }
+}
+
+// One channel group of one tile.
+struct Call {
+  Source source;
+  Tile tile;
+  const uint64_t* weights;
+  const Classes* classes;
+  int32_t channel;  // first of the group
+  uint64_t falling;
+  uint64_t* bits;  // of the tile's first pixel
+  int64_t bits_stride;
+  int32_t* counts;  // or null
+};
+
+template <int kPixels, int kPairs>
+void run_strip(const Call& call, int64_t pixel, PixelCursor* cursor) {
+  const uint8_t* pixels[kPixels];
+  const int32_t* bounds[kPixels] = {};
+  for (int i = 0; i < kPixels; ++i) {
+    pixels[i] = call.source.at(*cursor);
+    if (call.counts == nullptr) {
+      bounds[i] = call.classes->bounds + call.classes->at(call.tile.conv_row + cursor->row, cursor->col) +
+                  call.channel;
+    }
+    cursor->advance(call.tile);
+  }
+  Strip<kPixels, kPairs> strip;
+  count_strip<kPixels, kPairs>(call.source, pixels, call.weights, &strip);
+#pragma GCC unroll 3
+  for (int i = 0; i < kPixels; ++i) {
+    if (call.counts != nullptr) {
+      int32_t* to = call.counts + (pixel + i) * kGroupChannels;
+#pragma GCC unroll 4
+      for (int p = 0; p < kPairs; ++p) _mm512_store_si512(to + 16 * p, strip.counts[i][p]);
+      continue;
+    }
+    uint64_t bits = 0;
+#pragma GCC unroll 4
+    for (int p = 0; p < kPairs; ++p) {
+      const __mmask16 below =
+          _mm512_cmplt_epi32_mask(strip.counts[i][p], _mm512_load_si512(bounds[i] + 16 * p));
+      bits |= static_cast<uint64_t>(below) << (16 * p);
+    }
+    call.bits[(pixel + i) * call.bits_stride] = bits ^ call.falling;
+  }
+}
+
+template <int kPairs>
+void run_pixels(const Call& call) {
+  const int64_t pixels = tile_pixels(call.tile);
+  PixelCursor cursor = {};
+  int64_t pixel = 0;
+  for (; pixel + kStrip <= pixels; pixel += kStrip) run_strip<kStrip, kPairs>(call, pixel, &cursor);
+  if (pixels - pixel == 2) run_strip<2, kPairs>(call, pixel, &cursor);
+  if (pixels - pixel == 1) run_strip<1, kPairs>(call, pixel, &cursor);
+}
+
+void run_channel_group(const Block& b, const Prepared& p, const Workspace& w, const Source& source,
+                       const Tile& tile, int32_t group, void* out) {
+  const bool to_counts = b.output == BlockOutput::int32;
+  const bool pool = has_pool(b);
+  Call call = {};
+  call.source = source;
+  call.tile = tile;
+  call.weights = group_weights(b, p, group);
+  call.classes = &p.classes;
+  call.channel = group * kGroupChannels;
+  if (to_counts) {
+    call.counts = w.counts;
+  } else if (pool) {
+    call.bits = w.bits;
+    call.bits_stride = 1;
+  } else {
+    call.falling = b.falling[group];
+    call.bits = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + group;
+    call.bits_stride = b.out_words;
+  }
+  switch (group_pairs(b, group)) {
+    case 1:
+      run_pixels<1>(call);
+      break;
+    case 2:
+      run_pixels<2>(call);
+      break;
+    case 3:
+      run_pixels<3>(call);
+      break;
+    default:
+      run_pixels<4>(call);
+      break;
+  }
+  if (to_counts) {
+    const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
+    finish_counts(b, is_flat(b), p.classes, {w.counts, kGroupChannels, call.channel, channels}, tile,
+                  w.final_sums, out);
+  } else if (pool) {
+    pool_bits(b, tile, w.bits, 1, group, static_cast<uint64_t*>(out));
+  }
+}
+
+}  // namespace
+
+size_t bits_prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
+
+void bits_prepare(const Block& block, void* prepared) {
+  const Prepared p = carve_prepared(block, prepared);
+  prepare_weights(block, p.weights);
+  prepare_classes(block, is_flat(block), p.classes);
+}
+
+int64_t bits_unit_count(const Block& block, int64_t batch) {
+  return make_tiling(block, batch, kTilePixels).tiles * channel_groups(block);
+}
+
+size_t bits_workspace_bytes(const Block& block, int64_t batch) {
+  return carve_workspace(block, make_tiling(block, batch, kTilePixels), nullptr).bytes;
+}
+
+void bits_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+              int64_t unit_begin, int64_t unit_end, void* workspace) {
+  const int32_t groups = channel_groups(block);
+  const Tiling tiling = make_tiling(block, batch, kTilePixels);
+  const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
+  const Workspace w = carve_workspace(block, tiling, workspace);
+  for (int64_t unit = unit_begin; unit < unit_end;) {
+    const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);
+    const Tile tile = tile_at(block, tiling, unit / groups);
+    const Source source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
+    for (; unit < stop; ++unit) {
+      run_channel_group(block, p, w, source, tile, static_cast<int32_t>(unit % groups), out);
+    }
+  }
+}
+
+}  // namespace binarynet::avx512_vpopcntdq

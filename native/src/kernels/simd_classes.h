@@ -1,0 +1,208 @@
+// From raw counts to sums and bits, exactly, also at borders. Shared by the SIMD kernel sets; see
+// simd_tiles.h for why everything is in an anonymous namespace.
+//
+// Kernels count one integer per output. Its sum is constant + scale * count, where
+//
+//   packed bits: the count is the number of taps at which activation and weight disagree. A tap outside of
+//   the
+//     image must contribute 0 but is seen as bits 0, so it adds popcount(w) disagreements. With `outside` the
+//     popcount of the weights over those taps, and `inside` the number of channels of all other taps,
+//       sum = inside - 2 * (count - outside) = (inside + 2 * outside) - 2 * count
+//       sum >= t  <=>  count < floor((constant - t) / 2) + 1
+//   8-bit pixels: the count is D, the sum of u * w with w = +-1, and an outside tap has u = 0. With W the sum
+//   of the
+//     weights over the taps inside of the image,
+//       sum = sum of (2u - 255) * w = 2 * D - 255 * W
+//       sum >= t  <=>  D > floor((t - constant - 1) / 2)
+//
+// Output positions whose windows lose the same rows and columns to the border share one class, and so one
+// constant and one bound per channel.
+#pragma once
+
+#include <cstring>
+
+#include "simd_tiles.h"
+
+namespace binarynet {
+namespace {
+
+struct TapRange {
+  int32_t begin, end;  // taps inside of the image: [begin, end)
+};
+
+inline TapRange taps_inside(int64_t position, int32_t stride, int32_t pad, int32_t kernel, int32_t size) {
+  const int64_t origin = position * stride - pad;
+  const int64_t begin = larger(0, -origin);
+  const int64_t end = smaller(kernel, size - origin);
+  if (begin >= end) return {0, 0};
+  return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+}
+
+// One axis of a convolution.
+struct Axis {
+  int32_t in, out, kernel, stride, pad;
+
+  // Number of classes; fills class_of[out] and ranges[classes] unless they are null.
+  int32_t classes(int32_t* class_of, TapRange* ranges) const {
+    int32_t count = 0;
+    TapRange last = {-1, -1};
+    for (int32_t position = 0; position < out; ++position) {
+      const TapRange range = taps_inside(position, stride, pad, kernel, in);
+      if (range.begin != last.begin || range.end != last.end) {
+        if (ranges != nullptr) ranges[count] = range;
+        ++count;
+        last = range;
+      }
+      if (class_of != nullptr) class_of[position] = count - 1;
+    }
+    return count;
+  }
+};
+
+inline Axis row_axis(const Block& b) { return {b.in_h, b.conv_h, b.kernel_h, b.stride_h, b.pad_h}; }
+inline Axis col_axis(const Block& b) { return {b.in_w, b.conv_w, b.kernel_w, b.stride_w, b.pad_w}; }
+
+// The part of a prepared layer that holds constants and bounds.
+struct Classes {
+  int32_t rows, cols;  // number of classes along each axis
+  int64_t width;       // channels, padding included
+  int32_t* constants;  // [rows][cols][width]
+  int32_t* bounds;     // the same; padding channels never give a bit 1. Empty if the output is int32
+  int32_t* row_class;  // [conv_h]; empty if flat
+  int32_t* col_class;  // [conv_w]; empty if flat
+  TapRange* ranges;    // [rows + cols]; empty if flat
+
+  int64_t count() const { return static_cast<int64_t>(rows) * cols; }
+  // Offset of the channels of a sum's class. A flat block has one class.
+  int64_t at(int32_t conv_row, int32_t conv_col) const {
+    if (count() == 1) return 0;
+    return (static_cast<int64_t>(row_class[conv_row]) * cols + col_class[conv_col]) * width;
+  }
+};
+
+inline Classes carve_classes(const Block& b, bool flat, int64_t width, Carver* carver) {
+  Classes c = {};
+  c.rows = flat ? 1 : row_axis(b).classes(nullptr, nullptr);
+  c.cols = flat ? 1 : col_axis(b).classes(nullptr, nullptr);
+  c.width = width;
+  c.constants = carver->take<int32_t>(c.count() * width);
+  c.bounds = carver->take<int32_t>(b.output == BlockOutput::bits ? c.count() * width : 0);
+  c.row_class = carver->take<int32_t>(flat ? 0 : b.conv_h);
+  c.col_class = carver->take<int32_t>(flat ? 0 : b.conv_w);
+  c.ranges = carver->take<TapRange>(flat ? 0 : c.rows + c.cols);
+  return c;
+}
+
+inline int64_t floor_half(int64_t value) { return value >= 0 ? value / 2 : -((1 - value) / 2); }
+
+inline void prepare_constants(const Block& b, bool flat, const Classes& c) {
+  memset(c.constants, 0, sizeof(int32_t) * static_cast<size_t>(c.count() * c.width));
+  const bool bytes = b.input == BlockInput::bytes;
+  const int64_t words = divide_up(b.in_c, 64);
+  const uint64_t* weights = b.weights;
+  for (int32_t channel = 0; channel < b.out_c; ++channel) {
+    for (int32_t ky = 0; ky < b.kernel_h; ++ky) {
+      for (int32_t kx = 0; kx < b.kernel_w; ++kx, weights += words) {
+        int32_t ones = 0;
+        for (int64_t word = 0; word < words; ++word) ones += __builtin_popcountll(weights[word]);
+        const int32_t inside = bytes ? -255 * (2 * ones - b.in_c) : b.in_c;
+        const int32_t outside = bytes ? 0 : 2 * ones;
+        int32_t* constant = c.constants + channel;
+        for (int32_t r = 0; r < c.rows; ++r) {
+          for (int32_t k = 0; k < c.cols; ++k, constant += c.width) {
+            bool is_inside = true;
+            if (!flat) {
+              const TapRange row = c.ranges[r];
+              const TapRange col = c.ranges[c.rows + k];
+              is_inside = ky >= row.begin && ky < row.end && kx >= col.begin && kx < col.end;
+            }
+            *constant += is_inside ? inside : outside;
+          }
+        }
+      }
+    }
+  }
+}
+
+inline void prepare_bounds(const Block& b, const Classes& c) {
+  const bool bytes = b.input == BlockInput::bytes;
+  for (int64_t k = 0; k < c.count(); ++k) {
+    for (int64_t channel = 0; channel < c.width; ++channel) {
+      int64_t bound = bytes ? INT32_MAX : 0;
+      if (channel < b.out_c) {
+        const int64_t above =
+            static_cast<int64_t>(b.thresholds[channel]) - c.constants[k * c.width + channel];
+        bound = bytes ? floor_half(above - 1) : floor_half(-above) + 1;
+        bound = smaller(larger(bound, INT32_MIN), INT32_MAX);
+      }
+      c.bounds[k * c.width + channel] = static_cast<int32_t>(bound);
+    }
+  }
+}
+
+inline void prepare_classes(const Block& b, bool flat, const Classes& c) {
+  if (!flat) {
+    row_axis(b).classes(c.row_class, c.ranges);
+    col_axis(b).classes(c.col_class, c.ranges + c.rows);
+  }
+  prepare_constants(b, flat, c);
+  if (b.output == BlockOutput::bits) prepare_bounds(b, c);
+}
+
+// ---- Counts that were kept in memory
+// -------------------------------------------------------------------------
+
+// Counts of one tile, for channels [channel, channel + channels).
+struct Counts {
+  const int32_t* counts;  // [images][conv_rows][cols][width]
+  int32_t width, channel, channels;
+};
+
+// Largest sum over a window of one image of the tile, per channel.
+inline void largest_sums(const Block& b, const Classes& classes, const Counts& c, const Tile& tile,
+                         int32_t image, const PoolWindow& window, int32_t* sums) {
+  const int32_t scale = b.input == BlockInput::bytes ? 2 : -2;
+  for (int32_t row = window.row_begin; row < window.row_end; ++row) {
+    for (int32_t col = window.col_begin; col < window.col_end; ++col) {
+      const int32_t* constant = classes.constants + classes.at(tile.conv_row + row, col) + c.channel;
+      const int64_t pixel = (static_cast<int64_t>(image) * tile.conv_rows + row) * tile.cols + col;
+      const int32_t* count = c.counts + pixel * c.width;
+      const bool first = row == window.row_begin && col == window.col_begin;
+      for (int32_t k = 0; k < c.channels; ++k) {
+        const int32_t sum = constant[k] + scale * count[k];
+        sums[k] = first || sum > sums[k] ? sum : sums[k];
+      }
+    }
+  }
+}
+
+// Pools, thresholds and stores the sums of one tile and channel group. `sums`: memory for c.channels values.
+inline void finish_counts(const Block& b, bool flat, const Classes& classes, const Counts& c,
+                          const Tile& tile, int32_t* sums, void* out) {
+  for (int32_t image = 0; image < tile.images; ++image) {
+    for (int32_t y = tile.out_row; y < tile.out_row + tile.out_rows; ++y) {
+      const int32_t width = flat ? tile.cols : b.out_w;
+      for (int32_t x = 0; x < width; ++x) {
+        const PoolWindow window = flat ? PoolWindow{0, 1, x, x + 1} : pool_window(b, tile, y, x);
+        const int64_t pixel = flat ? tile.col + x : ((tile.image + image) * b.out_h + y) * b.out_w + x;
+        if (b.output == BlockOutput::int32) {
+          int32_t* to = static_cast<int32_t*>(out) + pixel * b.out_c + c.channel;
+          largest_sums(b, classes, c, tile, image, window, to);
+          continue;
+        }
+        largest_sums(b, classes, c, tile, image, window, sums);
+        uint64_t* words = static_cast<uint64_t*>(out) + pixel * b.out_words + c.channel / 64;
+        for (int32_t k = 0; k < c.channels; k += 64) {
+          uint64_t bits = 0;
+          for (int32_t j = k; j < c.channels && j < k + 64; ++j) {
+            bits |= static_cast<uint64_t>(sums[j] >= b.thresholds[c.channel + j]) << (j - k);
+          }
+          words[k / 64] = bits ^ b.falling[(c.channel + k) / 64];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace binarynet
