@@ -100,10 +100,8 @@ def _not_binary(graph: Graph, nodes: list[Node], source: ValueType) -> list[str]
         reasons.append("its input is 8-bit: each binary weight adds or subtracts the integer 2u - 255, exactly")
     for node in nodes:
         if isinstance(node, Affine):
-            reasons.append(
-                f"{node.name}: scores are real numbers, float32(sum) * scale + shift "
-                f"({graph.types[node.name].num_elements} per image)"
-            )
+            count = graph.types[node.name].num_elements
+            reasons.append(f"its scores are real numbers: float32(sum) * scale + shift, {count} per image")
     if graph.output in {node.name for node in nodes} and graph.output_type.kind == "i32":
         reasons.append("its integer sums are the network's result")
     return reasons

@@ -1,0 +1,283 @@
+"""`binarynet inspect`: what a .bnn file holds, byte by byte, and what it costs to run. Needs no torch."""
+
+from __future__ import annotations
+
+import json as json_module
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from binarynet.cli._console import plain_table, print_facts, print_json, stdout
+from binarynet.cli._options import Json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from binarynet.analysis import Account, Layer
+
+PAPER_DISTINCT = 0.42
+"""Share of distinct filters that the paper reports for its CIFAR-10 network."""
+_MANY_CLASSES = 12
+_LONGEST_FACT = 160
+"""Longer texts are cut; ``--json`` has them whole."""
+
+
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.bnn", help="A packed network.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Show what a packed network holds, byte by byte: layers, what is binary and what not, operations, energy."""
+    from binarynet.analysis import account
+
+    found = account(model)
+    if json:
+        print_json({"model": str(model), **found.to_dict()})
+        return
+    console = stdout()
+    _print_network(console, model, found)
+    _print_layers(console, found)
+    _print_bytes(console, found)
+    _print_not_binary(console, found)
+    _print_costs(console, found)
+    _print_repetition(console, found)
+
+
+def printable(text: str) -> str:
+    """Text of a file that comes from a stranger, fit for a terminal: control characters become question marks."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _print_network(console: Console, model: Path, found: Account) -> None:
+    network = found.network
+    facts: dict[str, str | Text] = {
+        "file": f"{model}, {found.file_bytes:,} bytes",
+        "input": f"{_sizes(network.graph.input.shape)}, 8 bits each",
+        "output": _output(found),
+    }
+    if network.image_policy is not None:
+        facts["pictures"] = _values(network.image_policy)
+    for key, value in network.provenance.items():
+        text = _value(value, key)
+        if text:
+            label = printable(key.replace("_", " "))
+            facts[f"provenance {label}" if label in facts else label] = text
+    print_facts(console, facts)
+
+
+def _output(found: Account) -> str:
+    output, classes = found.network.graph.output_type, found.network.classes
+    if not classes:
+        kind = {"f32": "scores", "i32": "integer sums", "bits": "bits", "u8": "8-bit values"}[output.kind]
+        return f"{_sizes(output.shape)} {kind}"
+    names = ", ".join(printable(name) for name in classes[:_MANY_CLASSES])
+    more = f" and {len(classes) - _MANY_CLASSES} more" if len(classes) > _MANY_CLASSES else ""
+    return f"scores of {len(classes)} classes: {names}{more}"
+
+
+def _print_layers(console: Console, found: Account) -> None:
+    """One row per layer; operations per image."""
+    _heading(console, "Layers")
+    if not found.layers:
+        console.print("none")
+        return
+    table = _table("layer", "does", "output", "weights", "operations", "inputs", right=("weights", "operations"))
+    for item in found.layers:
+        layer = item.layer
+        table.add_row(
+            Text(layer.name),
+            _does(layer),
+            _sizes(layer.output.shape),
+            f"{layer.weights:,}",
+            f"{layer.macs:,}",
+            Text("8-bit", style="yellow") if layer.arithmetic == "8-bit" else "bits",
+        )
+    total = sum(item.layer.macs for item in found.layers)
+    table.add_row("total", "", "", f"{found.num_weights:,}", f"{total:,}", "", style="bold")
+    console.print(table)
+    binary = found.macs("xnor-popcount")
+    console.print(
+        f"operations: multiply-accumulates per image; on bits (XNOR and popcount): {100 * binary / total:.1f} %",
+        style="dim",
+    )
+
+
+def _does(layer: Layer) -> str:
+    """Operations in brief: the kind of layer stands in its name or its window."""
+    return ", ".join(
+        operation.removeprefix("convolution ").replace("max pool", "pool") for operation in layer.operations
+    )
+
+
+def _print_bytes(console: Console, found: Account) -> None:
+    """One row per layer, one column per role of a tensor; the lower right corner is the size of the file."""
+    _heading(console, "Bytes in the file")
+    columns = ("weights", "thresholds", "other", "bytes", "float32", "ratio")
+    table = _table("part", *columns, right=columns)
+    table.add_row("header", "", "", "", f"{found.header_bytes:,}", "", "")
+    sums = [0, 0, 0]
+    for item in found.layers:
+        weights, thresholds = (item.stored_bytes.get(role, 0) for role in ("weights", "thresholds"))
+        parts = [weights, thresholds, item.total_bytes - weights - thresholds]
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        table.add_row(
+            Text(item.layer.name),
+            *(f"{part:,}" if part else "" for part in parts),
+            f"{item.total_bytes:,}",
+            f"{item.layer.float32_bytes:,}",
+            _ratio(item.layer.float32_bytes, item.total_bytes),
+        )
+    table.add_row(
+        "sum",
+        *(f"{value:,}" for value in sums),
+        f"{found.file_bytes:,}",
+        f"{found.float32_bytes:,}",
+        _ratio(found.float32_bytes, found.file_bytes),
+        style="bold",
+    )
+    console.print(table)
+    console.print(
+        f"{' + '.join(f'{value:,}' for value in (found.header_bytes, *sums))} = {found.file_bytes:,} bytes, "
+        "the size of the file",
+        soft_wrap=True,
+    )
+    console.print(
+        "other: a direction bit per threshold, scale and shift per score; float32: 4 bytes per weight and bias",
+        style="dim",
+    )
+
+
+def _print_not_binary(console: Console, found: Account) -> None:
+    _heading(console, "Not binary")
+    reasons = [(item.layer.name, reason) for item in found.layers for reason in item.layer.not_binary]
+    if not reasons:
+        console.print("nothing")
+        return
+    table = _table("", "", header=False)
+    for name, reason in reasons:
+        table.add_row(Text(name), reason)
+    console.print(table)
+
+
+def _print_costs(console: Console, found: Account) -> None:
+    from binarynet.analysis import ASSUMPTIONS
+
+    _heading(console, "One image, estimated")
+    table = _table("", "packed", "float32", "ratio", right=("packed", "float32", "ratio"))
+    memory, packed, float32 = found.memory, found.energy.packed, found.energy.float32
+    table.add_row(
+        "activations at a time, bytes",
+        f"{memory.packed_bytes:,}",
+        f"{memory.float32_bytes:,}",
+        _ratio(memory.float32_bytes, memory.packed_bytes),
+    )
+    table.add_row(
+        "energy, arithmetic",
+        _energy(packed.arithmetic_pj, packed.arithmetic_pj),
+        _energy(float32.arithmetic_pj, float32.arithmetic_pj),
+        _ratio(float32.arithmetic_pj, packed.arithmetic_pj),
+    )
+    table.add_row(
+        "energy, memory",
+        _energy(*packed.memory_pj),
+        _energy(*float32.memory_pj),
+        _ratio(float32.memory_pj[0], packed.memory_pj[0]),
+    )
+    console.print(table)
+    console.print("energy: Horowitz's table for 45 nm, as in the paper. Assumed:", style="dim")
+    assumptions = _table("", "", header=False, padding=1)
+    for assumption in ASSUMPTIONS:
+        assumptions.add_row("-", assumption, style="dim")
+    console.print(assumptions)
+
+
+def _ratio(larger: float, smaller: float) -> str:
+    if smaller == 0:
+        return ""
+    ratio = larger / smaller
+    return f"{ratio:.1f}x" if ratio < 99.95 else f"{ratio:.0f}x"
+
+
+def _energy(low_pj: float, high_pj: float) -> str:
+    """In the unit that fits: pJ, nJ, uJ, mJ; one number where both are the same."""
+    factor, unit = next(
+        ((factor, unit) for factor, unit in ((1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")) if high_pj >= factor), (1.0, "pJ")
+    )
+    low, high = f"{low_pj / factor:.2f}", f"{high_pj / factor:.2f}"
+    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
+
+
+def _print_repetition(console: Console, found: Account) -> None:
+    _heading(console, "Filter repetition")
+    if not found.repetition:
+        console.print("none to count: this network has no convolutions, and dense layers have no 2D filters")
+        return
+    columns = ("per map", "+-", "random", "+-", "layer", "+-")
+    table = _table("", "filters", *columns, right=columns)
+    for item in found.repetition:
+        shares = (
+            *(item.per_map, item.per_map_negated),
+            *(item.random_per_map, item.random_per_map_negated),
+            *(item.whole, item.whole_negated),
+        )
+        filters = f"{item.filters} on {item.maps} maps, {_sizes(item.kernel)}"
+        table.add_row(Text(item.layer), filters, *map(_percent, shares))
+    means = [_mean(item.per_map for item in found.repetition), _mean(item.per_map_negated for item in found.repetition)]
+    table.add_row("mean", "", *map(_percent, means), *[""] * 4, style="bold")
+    console.print(table)
+    console.print(
+        "distinct 2D filters, of those on one input map (random: what random filters would give) and of those in the "
+        f"layer; +-: a filter and its negation count once. The paper has {100 * PAPER_DISTINCT:.0f}% for its CIFAR-10 "
+        "network.",
+        style="dim",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _table(*columns: str, right: Sequence[str] = (), header: bool = True, padding: int = 2) -> Table:
+    """A plain table whose numbers are never folded."""
+    table = plain_table(*columns, right=right)
+    table.show_header = header
+    table.padding = (0, padding, 0, 0)
+    for column in table.columns:
+        column.no_wrap = column.justify == "right"
+    return table
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(text, style="bold")
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _values(mapping: dict[str, Any]) -> str:
+    return ", ".join(f"{printable(key)} {_value(value, key)}" for key, value in mapping.items())
+
+
+def _value(value: Any, key: str = "") -> str:
+    """A JSON value in one line: of an object with a name the name, an error as a percentage; "" where it is empty."""
+    if isinstance(value, dict):
+        return _value(value["name"]) if isinstance(value.get("name"), str) else _shortened(_values(value))
+    if isinstance(value, list):
+        return _shortened(", ".join(_value(item) for item in value))
+    if isinstance(value, float) and key.endswith("_error") and 0 <= value <= 1:
+        return f"{100 * value:.2f} %"
+    return _shortened(printable(value if isinstance(value, str) else json_module.dumps(value)))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_FACT else text[: _LONGEST_FACT - 3] + "..."
