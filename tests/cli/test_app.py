@@ -69,7 +69,10 @@ def test_help_is_fast():
         (["datasets", "--nope"], "No such option: --nope (see: binarynet datasets --help)"),
         (["predict"], "Missing argument 'MODEL.bnn' (see: binarynet predict --help)"),
         (["predict", "x.bnn", "x.png", "--top", "0"], "Invalid value for '--top': .* (see: binarynet predict --help)"),
-        (["predict", "x.bnn", "x.png", "--top", "two"], "Invalid value for '--top': .* (see: binarynet predict --help)"),
+        (
+            ["predict", "x.bnn", "x.png", "--top", "two"],
+            "Invalid value for '--top': .* (see: binarynet predict --help)",
+        ),
     ],
 )
 def test_wrong_usage(run, arguments, message):

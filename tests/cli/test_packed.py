@@ -156,7 +156,7 @@ def test_evaluate(run, file, split):
     assert (facts["wrong"], facts["images"], facts["split"]) == (wrong, len(part), split)
     assert facts["error"] == wrong / len(part)
     text = run("evaluate", file, "--split", split).out
-    assert f"{split} error  {wrong / len(part):.2%}  ({wrong:,} of {len(part):,} wrong)" in text
+    assert f"{split} error  {100 * wrong / len(part):.2f} %  ({wrong:,} of {len(part):,} wrong)" in text
 
 
 def test_evaluate_on_own_pictures(run, make_file, tmp_path):

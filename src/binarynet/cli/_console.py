@@ -51,6 +51,11 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
+def percent(share: float) -> str:
+    """0.0147 as "1.47 %"."""
+    return f"{100 * share:.2f} %"
+
+
 def print_facts(console: Console, facts: Mapping[str, str | Text]) -> None:
     """Aligned ``name  value`` lines."""
     width = max(map(len, facts))

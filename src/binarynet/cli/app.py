@@ -21,7 +21,9 @@ from binarynet.cli import _console
 from binarynet.cli.datasets import datasets
 from binarynet.cli.evaluate import evaluate
 from binarynet.cli.info import info
+from binarynet.cli.pack import pack
 from binarynet.cli.predict import predict
+from binarynet.cli.train import train
 from binarynet.cli.verify import verify
 from binarynet.errors import BinaryNetError, UsageError
 
@@ -45,7 +47,7 @@ def _carry_interrupt(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            raise _Interrupted from interrupt
+            raise _Interrupted(str(interrupt) or "interrupted") from interrupt
 
     return carried
 
@@ -71,7 +73,9 @@ def binarynet_command(
         print(context.get_help())
 
 
+app.command()(_carry_interrupt(train))
 app.command()(_carry_interrupt(evaluate))
+app.command()(_carry_interrupt(pack))
 app.command(options_metavar="[OPTIONS] [RUN]")(_carry_interrupt(verify))
 app.command()(_carry_interrupt(predict))
 app.command()(_carry_interrupt(datasets))
@@ -97,7 +101,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except _Interrupted as interrupt:
-        return _report(interrupt, "interrupted", INTERRUPTED)
+        return _report(interrupt, str(interrupt), INTERRUPTED)
     except UsageError as error:
         return _report(error, str(error), USAGE)
     except BinaryNetError as error:

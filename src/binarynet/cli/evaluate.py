@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binarynet.cli._console import print_facts, print_json, stdout
+from binarynet.cli._console import percent, print_facts, print_json, stdout
 from binarynet.cli._networks import is_run
 from binarynet.cli._options import DataDir, DatasetName, EngineName, Json, Threads
 from binarynet.errors import UsageError
@@ -55,12 +55,13 @@ def evaluate(
 
 def _show(facts: dict[str, Any]) -> None:
     threads = facts["threads"]
+    speed = f", {facts['images_per_second']:,.0f} images/s" if "images_per_second" in facts else ""
     print_facts(
         stdout(),
         {
-            f"{facts['split']} error": f"{facts['error']:.2%}  ({facts['wrong']:,} of {facts['images']:,} wrong)",
+            f"{facts['split']} error": f"{percent(facts['error'])}  ({facts['wrong']:,} of {facts['images']:,} wrong)",
             "data": facts["dataset"],
             "engine": f"{facts['engine']}, {threads} thread{'' if threads == 1 else 's'}",
-            "speed": f"{facts['images_per_second']:,.0f} images/s ({facts['seconds']:.3g} s)",
+            "time": f"{facts['seconds']:.3g} s{speed}",
         },
     )

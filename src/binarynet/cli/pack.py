@@ -1,0 +1,100 @@
+"""`binarynet pack`: a trained run as a .bnn file, proved equal on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from binarynet.cli._console import plain_table, print_json, stdout
+from binarynet.cli._networks import is_run
+from binarynet.cli._options import Json
+from binarynet.errors import UsageError
+
+if TYPE_CHECKING:
+    from binarynet.graph import Graph
+    from binarynet.training import LoadedRun
+
+FLOAT32_BYTES = 4
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE.bnn", help="Default: RUN/model.bnn.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Pack a trained run to bits: lower it to integers, prove it equal to PyTorch on probe images, write the file.
+
+    An existing file is replaced, whole or not at all.
+    """
+    if not is_run(run):
+        raise UsageError(f"{run}: is a file; expected the folder of a trained run")
+    from binarynet import fileformat
+    from binarynet.cli._runs import file_provenance, input_shape
+    from binarynet.lowering import pack as pack_module
+    from binarynet.training import load_run
+
+    loaded = load_run(run)
+    record = loaded.provenance["dataset"]
+    model = pack_module(
+        loaded.model,
+        input_shape(loaded),
+        record["classes"],
+        image_policy=record["policy"],
+        provenance=file_provenance(loaded),
+    )
+    file = out if out is not None else run / "model.bnn"
+    size = model.save(file)
+    fileformat.read(file)
+    facts = _facts(run, file, loaded, model.graph, size)
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+
+
+def _facts(run: Path, file: Path, loaded: LoadedRun, graph: Graph, size: int) -> dict[str, Any]:
+    from binarynet.graph import Convolution, Dense
+    from binarynet.layers import BinaryLayer
+
+    tensors = [*loaded.model.parameters(), *(b for b in loaded.model.buffers() if b.is_floating_point())]
+    weights = sum(layer.weight.numel() for layer in loaded.model.modules() if isinstance(layer, BinaryLayer))
+    packed = sum(node.weights.nbytes for node in graph if isinstance(node, Convolution | Dense))
+    return {
+        "run": str(run),
+        "file": str(file),
+        "binary_weights": weights,
+        "float32_weight_bytes": weights * FLOAT32_BYTES,
+        "packed_weight_bytes": packed,
+        "float32_bytes": sum(tensor.numel() for tensor in tensors) * FLOAT32_BYTES,
+        "file_bytes": size,
+        "test_error": loaded.provenance.get("test_error"),
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    console = stdout()
+    table = plain_table("", "float32", "packed", "", right=["float32", "packed"])
+    for label, before, after in (
+        (f"{facts['binary_weights']:,} weights", facts["float32_weight_bytes"], facts["packed_weight_bytes"]),
+        ("whole network", facts["float32_bytes"], facts["file_bytes"]),
+    ):
+        table.add_row(label, _bytes(before), _bytes(after), f"{before / after:.1f} x smaller")
+    console.print(table)
+    console.print(
+        Text.assemble(
+            ("\nequal: ", "bold green"), "every layer's bits and the scores, on probe images, PyTorch and every engine"
+        ),
+        soft_wrap=True,
+    )
+    console.print(f"written: {facts['file']}", markup=False, soft_wrap=True)
+    console.print(f"next: binarynet verify {facts['run']} {facts['file']}", markup=False, soft_wrap=True)
+
+
+def _bytes(number: int) -> str:
+    return f"{number:,} bytes"

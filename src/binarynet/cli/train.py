@@ -1,0 +1,91 @@
+"""`binarynet train`: from a recipe to a run's folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from binarynet.cli._console import percent, print_facts, print_json, stdout
+from binarynet.cli._options import DataDir, Json, Threads
+from binarynet.errors import UsageError
+
+if TYPE_CHECKING:
+    from binarynet.training import RunResult
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A recipe's name, or a .toml file.", show_default=False),
+    ] = None,
+    data: DataDir = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; default: runs/RECIPE.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change the recipe, e.g. training.epochs=5; as often as you like.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Train a network by a recipe: progress, curves, checkpoints, and the weights of the best epoch.
+
+    Without RECIPE the recipes are listed (or, with --resume --out, that run goes on by its own recipe).
+    """
+    from binarynet.training import recipe as recipes
+
+    if recipe is None and not (resume and out is not None):
+        if any((data, out, overrides, resume, threads, json)):
+            raise UsageError(f"name a recipe: {', '.join(recipes.available())}, or a .toml file")
+        _list_recipes()
+        return
+    changes = [*(overrides or ()), *([f"training.threads={threads}"] if threads is not None else ())]
+
+    from binarynet.training import train as train_run
+
+    result = train_run(
+        recipe,
+        overrides=changes,
+        data_dir=data,
+        out=out,
+        resume=resume,
+        show="bar" if sys.stderr.isatty() else "lines",
+    )
+    if json:
+        print_json(asdict(result))
+    else:
+        _show(result)
+
+
+def _list_recipes() -> None:
+    from binarynet.training import recipe as recipes
+
+    print_facts(stdout(), {name: recipes.load(name).description for name in recipes.available()})
+
+
+def _show(result: RunResult) -> None:
+    epochs = len(result.history)
+    validation = (
+        f"{percent(result.validation_error)}, the lowest of {epochs} epochs, reached in epoch {result.best_epoch}"
+    )
+    print_facts(
+        stdout(),
+        {
+            "test error": f"{percent(result.test_error)}  ({result.test_errors:,} of {result.test_images:,} wrong)",
+            "validation": validation,
+            "time": f"{result.train_seconds:.1f} s",
+            "run": f"{result.directory}  (curves.png, metrics.csv, checkpoints)",
+            "next": f"binarynet pack {result.directory} -o model.bnn",
+        },
+    )
