@@ -6,13 +6,13 @@ import struct
 from binarynet.fileformat import PackedNetwork, to_bytes
 from random_graphs import dense_graph, image_graph
 
-POLICY = {"height": 6, "width": 5, "channels": 3}
+POLICY = {"height": 6, "width": 5, "channels": 3, "resize": "crop", "background": 255}
 
 
 def small_network():
     """Every operation, class names, an image policy and provenance."""
     provenance = {"recipe": "none", "test_error": 0.015625, "größe": [1, None, True]}
-    return PackedNetwork(image_graph(), ("cat", "dög", "a b", "7"), POLICY, provenance)
+    return PackedNetwork(image_graph(seed=5), ("cat", "dög", "a b", "7"), POLICY, provenance)
 
 
 def dense_network():

@@ -18,7 +18,7 @@ from binarynet.graph import Affine, Convolution, Dense, Flatten, Graph, Input, M
 from random_graphs import dense_graph, random_graph, random_images
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "version1.bnn"
-GOLDEN_SHA256 = "3ef06cbddb5e194146a88fff93b46cd6f8b6d0db436443e3cc142b82a969cc68"
+GOLDEN_SHA256 = "8b40366fed51c69a27dbdba0c364db5745fb0d2b04fec955088e7c0d72381351"
 
 json_values = st.recursive(
     st.none()
@@ -82,14 +82,16 @@ def test_the_golden_file_is_read_and_written_identically():
     network = read(GOLDEN)
     assert to_bytes(network) == content
     assert network.classes == ("cat", "dög", "a b", "7")
-    assert network.image_policy == {"height": 6, "width": 5, "channels": 3}
+    assert network.image_policy == {"height": 6, "width": 5, "channels": 3, "resize": "crop", "background": 255}
     assert network.provenance == {"recipe": "none", "test_error": 0.015625, "größe": [1, None, True]}
-    images = (np.arange(3 * 90) ** 3 % 253).astype(np.uint8).reshape(3, 6, 5, 3)
+    rows = [np.zeros(90), np.full(90, 255), np.arange(90), (np.arange(90) % 3 == 1) * 255]
+    images = np.stack(rows).astype(np.uint8).reshape(4, 6, 5, 3)
     scores = evaluate(network.graph, images)["scores"]
     assert [row.tobytes().hex() for row in scores] == [
-        "9cb1eebd8b9cb5bf3b2fccbfb68e2840",
-        "9cb1eebd8b9cb5bf3b2fccbfb68e2840",
-        "9cb1eebd8b9cb5bf3b2fccbfb68e2840",
+        "b5125abe636b353f769246c03ab5a03f",
+        "3b7d913c4c650c3f68c81fbff643bf3f",
+        "3b7d913c4c650c3f44e92fc0f643bf3f",
+        "305af53e7264693efb88aabff643bf3f",
     ]
 
 
