@@ -13,7 +13,7 @@ import binarynet
 from binarynet.cli import app, info
 from binarynet.errors import DataError, UsageError
 
-COMMANDS = ["train", "evaluate", "pack", "verify", "predict", "datasets", "info"]
+COMMANDS = ["train", "evaluate", "pack", "verify", "predict", "inspect", "bench", "datasets", "info"]
 
 
 def shell(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -95,6 +95,7 @@ def raising(monkeypatch, error: BaseException) -> None:
     [
         (UsageError("wrong [bold]use[/]\nof it"), 2, "wrong [bold]use[/] of it"),
         (DataError("x" * 300), 1, "x" * 300),
+        (DataError("a\x1b[31mb\x07"), 1, "a?[31mb?"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "/x/y: Permission denied"),
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (MemoryError(), 1, "out of memory"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import binarynet
-from binarynet.fileformat import PackedNetwork, read, write
+from binarynet.fileformat import PackedNetwork, read, read_with_sections, write
 from binarynet.graph import Graph
 from binarynet.runtime import engines
 from binarynet.training import train
@@ -135,13 +135,14 @@ def test_pack(run, trained, tmp_path):
     result = run("pack", trained, "-o", file)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    words = 16 * 1 + 12 * 1 + 10 * 1  # 64-bit words of weights
+    stored = sum(section.num_bytes for section in read_with_sections(file)[1] if section.name.endswith(".weights"))
+    assert stored == NUM_WEIGHTS // 8
     assert lines[1].split()[:6] == [
         f"{NUM_WEIGHTS:,}",
         "weights",
         f"{NUM_WEIGHTS * 4:,}",
         "bytes",
-        str(words * 8),
+        str(stored),
         "bytes",
     ]
     assert f"{file.stat().st_size:,} bytes" in lines[2]
@@ -159,7 +160,7 @@ def test_packing_twice_gives_the_same_bytes(run, trained, tmp_path):
     assert run("pack", trained, "-o", tmp_path / "b.bnn").code == 0
     assert (tmp_path / "a.bnn").read_bytes() == (tmp_path / "b.bnn").read_bytes()
     assert first["file_bytes"] == (tmp_path / "a.bnn").stat().st_size
-    assert first["binary_weights"] == NUM_WEIGHTS
+    assert first["weights"] == NUM_WEIGHTS
 
 
 def test_pack_into_the_run(run, trained, tmp_path):

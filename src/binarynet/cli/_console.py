@@ -33,9 +33,14 @@ def _width(terminal: bool) -> int | None:
     return None if terminal or "COLUMNS" in os.environ else PIPED_COLUMNS
 
 
+def printable(text: str) -> str:
+    """Text of a stranger's file, fit for a terminal: control characters become question marks."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def say(console: Console, prefix: str, style: str, message: str) -> None:
     """One line, however long: ``prefix: message``. The message is plain text, whatever brackets it holds."""
-    console.print(Text.assemble((f"{prefix}: ", style), " ".join(message.split())), soft_wrap=True)
+    console.print(Text.assemble((f"{prefix}: ", style), printable(" ".join(message.split()))), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

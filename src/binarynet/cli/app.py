@@ -18,9 +18,11 @@ import typer.main
 
 import binarynet
 from binarynet.cli import _console
+from binarynet.cli.bench import bench
 from binarynet.cli.datasets import datasets
 from binarynet.cli.evaluate import evaluate
 from binarynet.cli.info import info
+from binarynet.cli.inspect import inspect
 from binarynet.cli.pack import pack
 from binarynet.cli.predict import predict
 from binarynet.cli.train import train
@@ -78,6 +80,8 @@ app.command()(_carry_interrupt(evaluate))
 app.command()(_carry_interrupt(pack))
 app.command(options_metavar="[OPTIONS] [RUN]")(_carry_interrupt(verify))
 app.command()(_carry_interrupt(predict))
+app.command()(_carry_interrupt(inspect))
+app.command()(_carry_interrupt(bench))
 app.command()(_carry_interrupt(datasets))
 app.command()(_carry_interrupt(info))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from binarynet.cli._console import percent, print_facts, print_json, stdout
+from binarynet.cli._console import percent, print_facts, print_json, printable, stdout
 from binarynet.cli._networks import is_run
 from binarynet.cli._options import DataDir, DatasetName, EngineName, Json, Threads
 from binarynet.errors import UsageError
@@ -60,7 +60,7 @@ def _show(facts: dict[str, Any]) -> None:
         stdout(),
         {
             f"{facts['split']} error": f"{percent(facts['error'])}  ({facts['wrong']:,} of {facts['images']:,} wrong)",
-            "data": facts["dataset"],
+            "data": printable(facts["dataset"]),
             "engine": f"{facts['engine']}, {threads} thread{'' if threads == 1 else 's'}",
             "time": f"{facts['seconds']:.3g} s{speed}",
         },

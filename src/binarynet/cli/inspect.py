@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from binarynet.cli._console import plain_table, print_facts, print_json, stdout
+from binarynet.cli._console import plain_table, print_facts, print_json, printable, stdout
 from binarynet.cli._options import Json
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ def inspect(
     _print_not_binary(console, found)
     _print_costs(console, found)
     _print_repetition(console, found)
-
-
-def printable(text: str) -> str:
-    """Text of a file that comes from a stranger, fit for a terminal: control characters become question marks."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _print_network(console: Console, model: Path, found: Account) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -12,10 +12,6 @@ from binarynet.cli._console import plain_table, print_json, stdout
 from binarynet.cli._networks import is_run
 from binarynet.cli._options import Json
 from binarynet.errors import UsageError
-
-if TYPE_CHECKING:
-    from binarynet.graph import Graph
-    from binarynet.training import LoadedRun
 
 FLOAT32_BYTES = 4
 
@@ -34,7 +30,6 @@ def pack(
     """
     if not is_run(run):
         raise UsageError(f"{run}: is a file; expected the folder of a trained run")
-    from binarynet import fileformat
     from binarynet.cli._runs import file_provenance, input_shape
     from binarynet.lowering import pack as pack_module
     from binarynet.training import load_run
@@ -49,31 +44,31 @@ def pack(
         provenance=file_provenance(loaded),
     )
     file = out if out is not None else run / "model.bnn"
-    size = model.save(file)
-    fileformat.read(file)
-    facts = _facts(run, file, loaded, model.graph, size)
+    model.save(file)
+    facts = _facts(run, file, loaded.provenance.get("test_error"))
     if json:
         print_json(facts)
     else:
         _show(facts)
 
 
-def _facts(run: Path, file: Path, loaded: LoadedRun, graph: Graph, size: int) -> dict[str, Any]:
-    from binarynet.graph import Convolution, Dense
-    from binarynet.layers import BinaryLayer
+def _facts(run: Path, file: Path, test_error: float | None) -> dict[str, Any]:
+    """Sizes, by reading back the file that was written."""
+    from binarynet import fileformat
+    from binarynet.analysis import layers
 
-    tensors = [*loaded.model.parameters(), *(b for b in loaded.model.buffers() if b.is_floating_point())]
-    weights = sum(layer.weight.numel() for layer in loaded.model.modules() if isinstance(layer, BinaryLayer))
-    packed = sum(node.weights.nbytes for node in graph if isinstance(node, Convolution | Dense))
+    network, sections = fileformat.read_with_sections(file)
+    found = layers(network.graph)
+    weights = sum(layer.weights for layer in found)
     return {
         "run": str(run),
         "file": str(file),
-        "binary_weights": weights,
-        "float32_weight_bytes": weights * FLOAT32_BYTES,
-        "packed_weight_bytes": packed,
-        "float32_bytes": sum(tensor.numel() for tensor in tensors) * FLOAT32_BYTES,
-        "file_bytes": size,
-        "test_error": loaded.provenance.get("test_error"),
+        "weights": weights,
+        "float32_weight_bytes": FLOAT32_BYTES * weights,
+        "packed_weight_bytes": sum(section.num_bytes for section in sections if section.name.endswith(".weights")),
+        "float32_bytes": sum(layer.float32_bytes for layer in found),
+        "file_bytes": sum(section.num_bytes for section in sections),
+        "test_error": test_error,
     }
 
 
@@ -81,7 +76,7 @@ def _show(facts: dict[str, Any]) -> None:
     console = stdout()
     table = plain_table("", "float32", "packed", "", right=["float32", "packed"])
     for label, before, after in (
-        (f"{facts['binary_weights']:,} weights", facts["float32_weight_bytes"], facts["packed_weight_bytes"]),
+        (f"{facts['weights']:,} weights", facts["float32_weight_bytes"], facts["packed_weight_bytes"]),
         ("whole network", facts["float32_bytes"], facts["file_bytes"]),
     ):
         table.add_row(label, _bytes(before), _bytes(after), f"{before / after:.1f} x smaller")

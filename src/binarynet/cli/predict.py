@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
-from binarynet.cli._console import plain_table, print_json, stdout
+from binarynet.cli._console import plain_table, print_json, printable, stdout
 from binarynet.cli._options import EngineName, Json, Threads
 
 if TYPE_CHECKING:
@@ -44,15 +45,8 @@ def predict(
     for entry in predictions:
         for rank, candidate in enumerate(entry["top"]):
             name = str(entry["image"]) if rank == 0 else ""
-            table.add_row(escape(name), escape(candidate["class"]), f"{candidate['score']:.3f}")
+            table.add_row(Text(printable(name)), Text(printable(candidate["class"])), f"{candidate['score']:.3f}")
     stdout().print(table)
-
-
-def escape(text: str) -> str:
-    """Plain text for a table's cell, whatever brackets it holds."""
-    import rich.markup
-
-    return rich.markup.escape(text)
 
 
 def collect(model: Model, policy: ImagePolicy, images: list[Path], top: int) -> list[dict[str, Any]]:

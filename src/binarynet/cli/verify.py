@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from binarynet.cli._console import plain_table, print_json, progress_bar, stdout
+from binarynet.cli._console import plain_table, print_json, printable, progress_bar, stdout
 from binarynet.cli._networks import is_run
 from binarynet.cli._options import DataDir, DatasetName, Json, Threads
 from binarynet.errors import DataError, UsageError
@@ -120,7 +120,7 @@ def _as_json(result: Verification, file: Path, run_folder: Path | None, what: st
 
 def _show(result: Verification, file: Path, what: str) -> None:
     console = stdout()
-    console.print(f"{file}: {what}, compared with {result.baseline}\n", markup=False, soft_wrap=True)
+    console.print(f"{file}: {printable(what)}, compared with {result.baseline}\n", markup=False, soft_wrap=True)
     numbers = ["values", *result.engines]
     table = plain_table("layer", "kind", *numbers, right=numbers)
     for check in result.checks:

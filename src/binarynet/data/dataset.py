@@ -67,8 +67,9 @@ class Dataset:
             raise DataError(f"{self.name}: {len(self.classes)} class, at least 2 are needed")
         if len(set(self.classes)) != len(self.classes):
             raise DataError(f"{self.name}: class names must differ, got {list(self.classes)}")
-        if not all(self.classes):
-            raise DataError(f"{self.name}: a class name is empty")
+        for name in self.classes:
+            if not name or not name.isprintable():
+                raise DataError(f"{self.name}: class name {name!r} is empty or holds control characters")
         for part, split in self.splits().items():
             if len(split) == 0:
                 raise DataError(f"{self.name}: the {part} split is empty")
