@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,7 @@ NUM_CHECKED = 4
 COLD_BYTES = 128 << 20
 """Memory that is written through to empty the caches."""
 COLD_BATCH = 1
-"""Batch size at which the best engine is timed with emptied caches, too."""
+"""Batch size that is timed with emptied caches, too: one image now and then, other work between."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,13 @@ class Row:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """All parties at one batch size; ``baseline`` is the name of the row that speed-ups refer to."""
+    """All parties at one batch size; ``baseline`` is the name of the row that speed-ups refer to.
+
+    ``cold``: the caches were emptied before each call.
+    """
 
     batch: int
+    cold: bool
     rows: tuple[Row, ...]
     baseline: str | None
 
@@ -74,7 +78,7 @@ class BatchResult:
 
     @property
     def best(self) -> Row:
-        """Our fastest row (as it is listed first: the best engine, caches warm)."""
+        """Our fastest row."""
         return min((row for row in self.rows if row.ours), key=lambda row: row.timing.time_ns.median)
 
 
@@ -94,7 +98,12 @@ def paper_networks() -> list[Network]:
     mlp, convnet = random_mlp(), random_convnet()
     return [
         Network("MLP 784-4096-4096-4096-10: the paper's for MNIST, random weights", mlp, _packed_bytes(mlp), (1, 256)),
-        Network("ConvNet 2x128-2x256-2x512-2x1024-10: the paper's for CIFAR-10, random weights", convnet, _packed_bytes(convnet), (1,)),
+        Network(
+            "ConvNet 2x128-2x256-2x512-2x1024-10: the paper's for CIFAR-10, random weights",
+            convnet,
+            _packed_bytes(convnet),
+            (1,),
+        ),
     ]
 
 
@@ -135,15 +144,17 @@ def measure(
     for batch in batches:
         images = random_images(graph, batch)
         with _peers.peers(steps, images, num_threads) as (found, absent):
-            ours = list(_our_parties(graph, images, usable, num_threads, batch))
+            ours = [Party(f"binarynet {name}", run) for name, run in _our_calls(graph, images, usable, num_threads)]
             parties = [*ours, *(Party(peer.name, peer.run) for peer in found)]
-            timings = time_interleaved(
-                parties,
-                seconds,
-                clock=fair_clock(num_threads)[0],
-                progress=functools.partial(_tell, progress, f"batch {batch}"),
-            )
-        results.append(_result(batch, timings, len(ours), found))
+            for cold in (False, True) if batch == COLD_BATCH else (False,):
+                before = _CacheEmptier() if cold else None
+                timings = time_interleaved(
+                    [replace(party, before=before) for party in parties],
+                    seconds,
+                    clock=fair_clock(num_threads)[0],
+                    progress=functools.partial(_tell, progress, f"batch {batch}{', cold caches' if cold else ''}"),
+                )
+                results.append(_result(batch, cold, timings, len(ours), found))
     libraries = tuple(dict.fromkeys(peer.library for peer in found))
     return NetworkResult(network, checked.engines, tuple(results), libraries, tuple(absent))
 
@@ -157,16 +168,12 @@ def random_images(graph: Graph, count: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, *graph.input.shape), dtype=np.uint8)
 
 
-def _our_parties(
-    graph: Graph, images: npt.NDArray[np.uint8], usable: Sequence[str], num_threads: int, batch: int
-) -> Iterator[Party]:
+def _our_calls(
+    graph: Graph, images: npt.NDArray[np.uint8], usable: Sequence[str], num_threads: int
+) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every native engine, best first; the reference only where there is no other."""
-    names = [name for name in usable if name != REFERENCE] or [REFERENCE]
-    for position, name in enumerate(names):
-        run = _runner(Session(graph, engine=name, num_threads=num_threads), images)
-        yield Party(f"binarynet {name}", run)
-        if position == 0 and batch == COLD_BATCH:
-            yield Party(f"binarynet {name}, cold caches", run, before=_CacheEmptier())
+    for name in [name for name in usable if name != REFERENCE] or [REFERENCE]:
+        yield name, _runner(Session(graph, engine=name, num_threads=num_threads), images)
 
 
 def _runner(session: Session, images: npt.NDArray[np.uint8]) -> Callable[[], Any]:
@@ -181,7 +188,7 @@ class _CacheEmptier:
         self.memory += 1
 
 
-def _result(batch: int, timings: list[Timing], num_ours: int, found: list[Peer]) -> BatchResult:
+def _result(batch: int, cold: bool, timings: list[Timing], num_ours: int, found: list[Peer]) -> BatchResult:
     """Rows with speed-ups over the fastest torch float32 network, or the fastest float32 peer without torch."""
     floats = [timing for timing, peer in zip(timings[num_ours:], found, strict=True) if peer.arithmetic == "float32"]
     candidates = [timing for timing in floats if timing.name.startswith("torch")] or floats
@@ -190,7 +197,7 @@ def _result(batch: int, timings: list[Timing], num_ours: int, found: list[Peer])
         Row(timing.name, i < num_ours, timing, timing.speedup_over(baseline) if baseline is not None else None)
         for i, timing in enumerate(timings)
     )
-    return BatchResult(batch, rows, baseline.name if baseline is not None else None)
+    return BatchResult(batch, cold, rows, baseline.name if baseline is not None else None)
 
 
 @contextmanager

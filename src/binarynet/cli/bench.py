@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,8 +41,8 @@ def bench(
         typer.Option(metavar="N,...", help="Images per call; default: 1,256 (the paper's ConvNet: 1)."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="About how long to measure each network and batch size.")
-    ] = 4.0,
+        float, typer.Option(min=0.0, metavar="S", help="About how long to measure for each table.")
+    ] = 3.0,
     json: Json = False,
 ) -> None:
     """Measure the speed on this machine, side by side with torch and onnxruntime where they are installed."""
@@ -114,6 +115,7 @@ def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int,
 def _batch_dict(result: BatchResult) -> dict[str, Any]:
     return {
         "batch": result.batch,
+        "cold_caches": result.cold,
         "baseline": result.baseline,
         "rows": [
             {
@@ -154,7 +156,7 @@ def _print_network(console: Console, result: NetworkResult) -> None:
     )
     if result.checked:
         console.print(
-            f"  checked: {' and '.join(result.checked)} equal the NumPy reference bit for bit, layer by layer",
+            f"  checked: {_and(result.checked)} equal the NumPy reference bit for bit",
             soft_wrap=True,
         )
     for batch in result.batches:
@@ -164,7 +166,7 @@ def _print_network(console: Console, result: NetworkResult) -> None:
 
 def _print_batch(console: Console, result: BatchResult) -> None:
     table = plain_table(
-        f"batch {result.batch}",
+        f"batch {result.batch}{', cold caches' if result.cold else ''}",
         "time, ms",
         "range",
         "images/s",
@@ -188,6 +190,10 @@ def _print_batch(console: Console, result: BatchResult) -> None:
             f"({best.speedup.low:.1f} to {best.speedup.high:.1f} over {result.num_rounds} rounds)",
             soft_wrap=True,
         )
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _faster(speedup: Spread | None, is_baseline: bool) -> str:
