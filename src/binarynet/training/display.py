@@ -34,6 +34,14 @@ def _summary(state: progress.Progress) -> str:
     )
 
 
+def _short(state: progress.Progress) -> str:
+    """What fits beside a bar on 80 columns."""
+    if not state.history:
+        return ""
+    error = 100 * state.history[-1].validation_error
+    return f"error {error:.2f} %, best {100 * state.best_error:.2f} % ({state.best_epoch})"
+
+
 class _Lines(Callback):
     def __init__(self, state: progress.Progress, epochs: int) -> None:
         self._state = state
@@ -50,18 +58,17 @@ class _Bar(Callback):
         self._state = state
         self._num_steps = num_steps
         self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("epochs"),
+            BarColumn(bar_width=12),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[summary]}"),
             console=Console(stderr=True),
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task("", total=epochs, summary=_summary(state))
+        self._task = self._bar.add_task("", total=epochs, summary=_short(state))
         self._bar.update(self._task, completed=state.epoch + state.step / num_steps)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -71,7 +78,7 @@ class _Bar(Callback):
         self._bar.update(self._task, completed=trainer.current_epoch + (batch.step + 1) / self._num_steps)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._bar.update(self._task, completed=self._state.epoch, summary=_summary(self._state))
+        self._bar.update(self._task, completed=self._state.epoch, summary=_short(self._state))
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._bar.stop()
