@@ -21,6 +21,9 @@ from binarynet.graph import (
     Window,
 )
 
+EXPECTED_MAXIMUM_OF_4 = 1.03
+"""Of four normal variables, in standard deviations: where the sums lie after 2x2 pooling."""
+
 
 def random_mlp(
     inputs: int = 784, hidden: Sequence[int] = (4096, 4096, 4096), classes: int = 10, *, seed: int = 0
@@ -73,7 +76,7 @@ class _RandomNetwork:
         self.value = self.builder.add(Convolution(f"conv{self.number}", self.value, window, weights))
         if pooled:
             self.value = self.builder.add(MaxPool(f"pool{self.number}", self.value, Window((2, 2), (2, 2))))
-        self.sign(deviation)
+        self.sign(deviation, EXPECTED_MAXIMUM_OF_4 * deviation if pooled else 0.0)
 
     def dense_layers(self, sizes: Sequence[int]) -> None:
         for position, size in enumerate(sizes, start=1):
@@ -90,8 +93,8 @@ class _RandomNetwork:
                     Affine("scores", self.value, scale.astype(np.float32), shift.astype(np.float32))
                 )
 
-    def sign(self, deviation: float) -> None:
-        thresholds = np.rint(self.rng.normal(0.0, deviation / 2, self.channels)).astype(np.int32)
+    def sign(self, deviation: float, center: float = 0.0) -> None:
+        thresholds = np.rint(self.rng.normal(center, deviation / 2, self.channels)).astype(np.int32)
         falling: npt.NDArray[np.bool_] = self.rng.random(self.channels) < 0.1
         self.value = self.builder.add(Threshold(f"sign{self.number}", self.value, thresholds, falling))
 
