@@ -65,15 +65,16 @@ std::vector<uint8_t> layout(const Tensor& tensor, int64_t batch) {
   return bytes;
 }
 
-Network::Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random)
+Network::Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels)
     : batch_(batch), random_(random) {
   CHECK_OK(binarynet_graph_create(&graph_));
   Tensor input;
   input.info = {BINARYNET_U8, h, w, c};
   const bool extremes = random->one_in(4);
   for (int64_t i = 0; i < batch * h * w * c; ++i) {
-    input.numbers.push_back(
-        static_cast<int32_t>(extremes ? random->between(0, 1) * 255 : random->between(0, 255)));
+    int64_t u = extremes ? random->between(0, 1) * 255 : random->between(0, 255);
+    if (pixels == Pixels::white) u = 255;
+    input.numbers.push_back(static_cast<int32_t>(u));
   }
   binarynet_value value;
   CHECK_OK(binarynet_graph_add_input(graph_, h, w, c, &value));

@@ -21,9 +21,12 @@ struct Tensor {
 // How weights are chosen: at random; so that some sums reach +K and others -K; all alike.
 enum class Weights { random, correlated, ones, zeros };
 
+// How the images are chosen: at random (any bytes, or 0 and 255 only); all white.
+enum class Pixels { random, white };
+
 class Network {
  public:
-  Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random);
+  Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels = Pixels::random);
   ~Network() { binarynet_graph_free(graph_); }
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;

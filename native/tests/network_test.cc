@@ -3,7 +3,9 @@
 #include "network.h"
 
 #include <algorithm>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -87,12 +89,14 @@ void test_large_fan_in(uint64_t seed) {
   const binarynet_window dense{1, 1, 1, 1, 0, 0};
   for (const int64_t fan_in :
        {127, 128, 129, 257, 258, 515, 1029, 8191, 32769, 65793}) {  // 65793 * 255 = 2^24 - 1
-    Random random(seed * 3000 + static_cast<uint64_t>(fan_in));
-    Network network(2, 1, 1, fan_in, &random);
-    for (const Weights weights : {Weights::correlated, Weights::ones, Weights::zeros}) {
-      network.convolution(0, dense, 9, weights);
+    for (const Pixels pixels : {Pixels::random, Pixels::white}) {
+      Random random(seed * 3000 + static_cast<uint64_t>(fan_in));
+      Network network(2, 1, 1, fan_in, &random, pixels);
+      for (const Weights weights : {Weights::correlated, Weights::ones, Weights::zeros}) {
+        network.convolution(0, dense, 9, weights);
+      }
+      check_everywhere(network, &random);
     }
-    check_everywhere(network, &random);
   }
   // So many pixels of so many bits, flattened.
   const std::vector<std::pair<int64_t, int64_t>> shapes = {{62, 32}, {31, 64},   {5, 397},   {64, 32},
@@ -125,6 +129,28 @@ void test_chunks(uint64_t seed) {
   v = large.max_pool(v, {3, 2, 2, 2, 1, 0});
   large.flatten(v);
   check_everywhere(large, &random);
+}
+
+// One session, batches of many sizes one after the other.
+void test_changing_batches(uint64_t seed) {
+  const std::vector<int64_t> batches = {1, 900, 3, 64, 0, 2, 1};
+  std::vector<std::unique_ptr<Network>> networks;
+  for (const int64_t batch : batches) {
+    Random random(seed * 6000);  // the same network every time: nothing in it depends on the images
+    networks.push_back(std::make_unique<Network>(batch, 2, 3, 5, &random, Pixels::white));
+    Network& network = *networks.back();
+    const binarynet_value sums = network.convolution(0, {2, 2, 1, 1, 0, 0}, 130, Weights::ones);
+    network.max_pool(sums, {1, 2, 1, 1, 0, 1});
+    network.max_pool(sums, {1, 1, 1, 1, 0, 0});
+  }
+  const std::vector<binarynet_value> outputs = {2, 3};  // the sums stay in the session's own memory
+  for (const std::string& isa : usable_isas()) {
+    const binarynet_session_options options{isa.c_str(), 1, outputs.data(), outputs.size()};
+    binarynet_session* session = nullptr;
+    CHECK_OK(binarynet_session_create(networks.front()->graph(), &options, &session));
+    for (const auto& network : networks) network->check_run(session, outputs);
+    binarynet_session_free(session);
+  }
 }
 
 // One value with several users of several kinds: nothing may be fused away that somebody needs.
@@ -168,6 +194,7 @@ void test_networks(uint64_t seed) {
   test_dense_networks(seed);
   test_large_fan_in(seed);
   test_chunks(seed);
+  test_changing_batches(seed);
   test_shared_values(seed);
 }
 

@@ -1,0 +1,94 @@
+"""Ways to break the native code on purpose. The native tests must notice each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Replace ``old`` (which occurs exactly once) by ``new`` in ``native/src/<file>``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+PORTABLE = "kernels/portable.cc"
+
+MUTATIONS = (
+    Mutation("a byte counter overflows", PORTABLE, "kWordsPerFlush = 31", "kWordsPerFlush = 32"),
+    Mutation("a 16-bit counter overflows", PORTABLE, "kBytesPerFlush = 257", "kBytesPerFlush = 258"),
+    Mutation("one bit in 64 is not counted", PORTABLE, "k33 = {0x3333333333333333,", "k33 = {0x3333333333333331,"),
+    Mutation("channel 5 of 8 reads its neighbour", PORTABLE, "load(w + 4)", "load(w + 3)"),
+    Mutation("> instead of >=", PORTABLE, "sums[i] >= b.thresholds", "sums[i] > b.thresholds"),
+    Mutation("falling is ignored", PORTABLE, "bits ^ b.falling[span]", "bits"),
+    Mutation(
+        "padding counts as -1",
+        PORTABLE,
+        "(ys.end - ys.begin) * (xs.end - xs.begin) * b.in_c;\n"
+        "  for (int lane = 0; lane < kGroup; ++lane) {\n    sums[lane] = num_taps",
+        "b.kernel_h * b.kernel_w * b.in_c;\n  for (int lane = 0; lane < kGroup; ++lane) {\n    sums[lane] = num_taps",
+    ),
+    Mutation(
+        "padding of the first layer counts as u = 0",
+        PORTABLE,
+        "int32_t num_taps = (ys.end - ys.begin) * (xs.end - xs.begin) * b.in_c;\n"
+        "  for (int lane = 0; lane < kGroup; ++lane) {\n    sums[lane] = 2 *",
+        "int32_t num_taps = b.kernel_h * b.kernel_w * b.in_c;\n"
+        "  for (int lane = 0; lane < kGroup; ++lane) {\n    sums[lane] = 2 *",
+    ),
+    Mutation("2u - 256", PORTABLE, "- 255 * (2 *", "- 256 * (2 *"),
+    Mutation("the pool takes its first tap", PORTABLE, "sums[i] > best[i] ? sums[i] : best[i]", "best[i]"),
+    Mutation("the pool forgets its padding", PORTABLE, "y * b.pool_stride_h - b.pool_pad_h", "y * b.pool_stride_h"),
+    Mutation("column stride for rows", PORTABLE, "conv_y * b.stride_h", "conv_y * b.stride_w"),
+    Mutation(
+        "a row of taps too few",
+        PORTABLE,
+        "first + kernel > length ? length - first",
+        "first + kernel >= length ? length - first - 1",
+    ),
+    Mutation("int32 sums in the wrong place", PORTABLE, "pixel * b.out_c + first_channel", "pixel * b.out_c"),
+    Mutation(
+        "the standalone threshold is strict", "ops.cc", "sums[first + i] >= thresholds", "sums[first + i] > thresholds"
+    ),
+    Mutation(
+        "one rounding instead of two",
+        "ops.cc",
+        "result[i] = product + shift[i];",
+        "result[i] = __builtin_fmaf(static_cast<float>(sums[i]), scale[i], shift[i]) + product * 0;",
+    ),
+    Mutation("a pool of bits is an AND", "ops.cc", "return a | b;", "return a & b;"),
+    Mutation("flatten drops bits at word borders", "ops.cc", "if (shift + count > 64)", "if (shift + count > 72)"),
+    Mutation(
+        "values that are outputs are fused away",
+        "planner.cc",
+        "is_output_[v] || users_[v].size() != 1",
+        "users_[v].size() != 1",
+    ),
+    Mutation("values with two users are fused away", "planner.cc", "users_[v].size() != 1", "users_[v].empty()"),
+    Mutation("memory is reused too early", "planner.cc", "storage_of(value.source).last_step = index;", ""),
+    Mutation("every flatten of bits is a view", "planner.cc", "source.type != BINARYNET_BITS || ", "true || "),
+    Mutation(
+        "later chunks overwrite the first",
+        "session.cc",
+        "static_cast<char*>(outputs[place.index]) + begin * place.bytes_per_image",
+        "static_cast<char*>(outputs[place.index]) + 0 * begin * place.bytes_per_image",
+    ),
+    Mutation("threads leave out a unit", "session.cc", "+ (index < larger ? 1 : 0)", "+ 0 * larger"),
+    Mutation(
+        "a larger batch in the memory of a smaller one",
+        "session.cc",
+        "if (workspace->arena.bytes() < arena_bytes) ",
+        "if (workspace->arena.bytes() == 0) ",
+    ),
+    Mutation("padding bits are not checked", "graph.cc", "!= 0) return row;", "!= 0) return -1;"),
+    Mutation("the limit of exact sums is not checked", "graph.cc", "info.c > limit /", "info.c > 2 * limit /"),
+    Mutation(
+        "an unknown instruction set falls back",
+        "dispatch.cc",
+        "} else if (std::string(requested) ==",
+        "} else if (row.why_not.empty() || std::string(requested) ==",
+    ),
+)
