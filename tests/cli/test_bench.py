@@ -1,0 +1,210 @@
+"""`binarynet bench`: the peers compute the same network, wrong engines are not timed, absent ones are named."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from binarynet.analysis import random_convnet, random_mlp
+from binarynet.cli import _benching, _peers
+from binarynet.cli.bench import milliseconds, parse_batches
+from binarynet.errors import UsageError, VerificationError
+from binarynet.fileformat import PackedNetwork, write
+from binarynet.graph import Graph
+from binarynet.runtime import REFERENCE, Session, engines
+
+NATIVE = [engine.name for engine in engines() if engine.available and engine.name != REFERENCE]
+
+needs_peers = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime")),
+    reason="needs torch, onnx and onnxruntime",
+)
+
+
+def small_convnet() -> Graph:
+    return random_convnet((12, 10, 3), [[24, 16], [32]], [40], classes=5)
+
+
+def rows_of(out: str) -> dict[str, list[str]]:
+    """Heading of each table to the names of its rows."""
+    tables: dict[str, list[str]] = {}
+    for block in out.split("\n\n"):
+        lines = block.splitlines()
+        if re.match(r"batch \d+", lines[0]):
+            tables[re.split(r"  +", lines[0])[0]] = [re.split(r"  +", line)[0] for line in lines[1:-1]]
+    return tables
+
+
+@needs_peers
+def test_all_parties_are_in_every_table(run, tmp_path):
+    path = tmp_path / "convnet.bnn"
+    write(path, PackedNetwork(small_convnet()))
+    outcome = run("bench", path, "--seconds", 0, "--batch", "1,3")
+    assert outcome.code == 0
+    peers = ["torch float32", "torch float32, channels last", "onnxruntime float32", "onnxruntime int8"]
+    expected = [*(f"binarynet {name}" for name in NATIVE or [REFERENCE]), *peers]
+    assert rows_of(outcome.out) == {"batch 1": expected, "batch 1, cold caches": expected, "batch 3": expected}
+    assert "equal the NumPy reference bit for bit" in outcome.out or not NATIVE
+    assert f"{path.stat().st_size:,} bytes packed" in outcome.out
+
+
+@needs_peers
+def test_json(run, file):
+    outcome = run("bench", file, "--seconds", 0, "--batch", 2, "--json")
+    document = json.loads(outcome.out)
+    assert document["threads"] == 1
+    assert document["clock"] == "processor time"
+    assert document["absent"] == []
+    (network,) = document["networks"]
+    assert network["packed_bytes"] == file.stat().st_size
+    assert network["weights"] == 70 * 64 + 700
+    assert network["equal_to_reference"] == NATIVE
+    (batch,) = network["batches"]
+    assert (batch["batch"], batch["baseline"]) == (2, "torch float32")
+    rows = {row["name"]: row for row in batch["rows"]}
+    assert rows["torch float32"]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    for row in rows.values():
+        assert row["ms"]["low"] <= row["ms"]["median"] <= row["ms"]["high"]
+        assert row["images_per_second"] == pytest.approx(2000 / row["ms"]["median"])
+        assert len(row["rounds_ms"]) >= 3
+
+
+def test_absent_peers_are_named(run, file, monkeypatch):
+    for name in ("torch", "onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    outcome = run("bench", file, "--seconds", 0, "--batch", 2)
+    assert outcome.code == 0
+    assert "absent: torch, not installed" in outcome.out
+    assert "absent: onnxruntime, not installed" in outcome.out
+    assert rows_of(outcome.out)["batch 2"][0].startswith("binarynet ")
+    assert "as fast as" not in outcome.out
+
+
+@needs_peers
+def test_without_torch_the_ratio_is_to_onnxruntime(run, file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    outcome = run("bench", file, "--seconds", 0, "--batch", 2)
+    assert "as fast as onnxruntime float32" in outcome.out
+
+
+@pytest.mark.skipif(not NATIVE, reason="needs a native engine")
+def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
+    correct = Session.run_tapped
+
+    def wrong(self, images):
+        values = correct(self, images)
+        if self.engine == NATIVE[0]:
+            values["scores"] = np.nextafter(values["scores"], np.float32(np.inf))
+        return values
+
+    monkeypatch.setattr(Session, "run_tapped", wrong)
+    outcome = run("bench", file, "--seconds", 0)
+    assert outcome.code == 1
+    assert f"{NATIVE[0]} differs from reference in 'scores'" in outcome.error
+
+
+def test_peers_that_disagree_are_refused():
+    def peer(name: str, scores: np.ndarray) -> _peers.Peer:
+        return _peers.Peer(name, "library", "float32", lambda: scores)
+
+    scores = np.ones((2, 3), np.float32)
+    _peers.check([peer("a", scores), peer("b", scores + np.float32(1e-4))], 2)
+    with pytest.raises(VerificationError, match="b and a do not compute the same"):
+        _peers.check([peer("a", scores), peer("b", scores + 1)], 2)
+    with pytest.raises(VerificationError, match="not finite"):
+        _peers.check([peer("a", np.full((2, 3), np.nan, np.float32))], 2)
+    with pytest.raises(VerificationError, match="4 images"):
+        _peers.check([peer("a", scores)], 4)
+
+
+@needs_peers
+@pytest.mark.parametrize("graph", [small_convnet(), random_mlp(33, [50, 20], 7)], ids=["convnet", "mlp"])
+def test_peers_equal_a_network_written_in_numpy(graph):
+    """A mistake in window, order or layout that all peers shared would make them another network."""
+    steps = _peers.float_network(graph)
+    images = _benching.random_images(graph, 6)
+    expected = float_reference(steps, _peers.float_input(images))
+    with _peers.peers(steps, images, 1) as (found, absent):
+        assert absent == []
+        for peer in found:
+            scores = peer.run()
+            if peer.arithmetic == "float32":
+                np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+            else:
+                assert np.corrcoef(scores.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
+
+
+def float_reference(steps: list[_peers.FloatLayer], x: np.ndarray) -> np.ndarray:
+    """Plain NumPy, ``[n, c, h, w]``."""
+    for step in steps:
+        if step.kind == "relu":
+            x = np.maximum(x, 0)
+        elif step.kind == "flatten":
+            x = x.reshape(len(x), -1)
+        elif step.kind == "dense":
+            x = x @ step.weights.T + step.bias
+        else:
+            (kh, kw), (sh, sw), (ph, pw) = step.window.kernel, step.window.stride, step.window.padding
+            fill = 0 if step.kind == "convolution" else -np.inf
+            padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=fill)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))[:, :, ::sh, ::sw]
+            if step.kind == "convolution":
+                x = np.einsum("nchwij,ocij->nohw", windows, step.weights) + step.bias[:, None, None]
+            else:
+                x = windows.max(axis=(4, 5))
+    return x
+
+
+@needs_peers
+def test_threads_of_torch_are_restored():
+    import torch
+
+    graph = random_mlp(8, [16], 3)
+    before = torch.get_num_threads()
+    with _peers.peers(_peers.float_network(graph), _benching.random_images(graph, 1), before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_the_papers_networks_are_measured_by_default():
+    mlp, convnet = _benching.paper_networks()
+    assert (mlp.num_weights, mlp.batches) == (36_806_656, (1, 256))
+    assert (convnet.num_weights, convnet.batches) == (14_022_016, (1,))
+    assert mlp.float32_bytes / mlp.packed_bytes > 31
+
+
+def test_batches():
+    assert parse_batches("1,256") == (1, 256)
+    assert parse_batches("7,7") == (7,)
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,,2", "a", "-1", "65537", "1.5"])
+def test_wrong_batches_are_wrong_usage(run, file, text):
+    with pytest.raises(UsageError, match="--batch"):
+        parse_batches(text)
+    outcome = run("bench", file, f"--batch={text}")
+    assert outcome.code == 2
+    assert "--batch must be numbers" in outcome.error
+
+
+@pytest.mark.parametrize("arguments", [("--threads", 0), ("--seconds", -1), ("--unknown",)])
+def test_wrong_options_are_wrong_usage(run, file, arguments):
+    outcome = run("bench", file, *arguments)
+    assert outcome.code == 2
+    assert arguments[0] in outcome.error
+
+
+def test_a_missing_file_is_one_line(run, tmp_path):
+    outcome = run("bench", tmp_path / "none.bnn")
+    assert outcome.code == 1
+    assert "there is no such file" in outcome.error
+
+
+def test_milliseconds_keep_three_digits():
+    given = [12_345, 123_456, 1_234_567, 12_345_678, 123_456_789, 1_234_567_890]
+    assert list(map(milliseconds, given)) == ["0.0123", "0.123", "1.23", "12.3", "123", "1,235"]
