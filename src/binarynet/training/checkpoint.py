@@ -25,6 +25,7 @@ from binarynet.files import whole_file
 VERSION = 1
 
 _MAX_PICKLE_BYTES = 1 << 24
+_FOLDER_BIT = 0x10  # of a ZIP member's external attributes
 _ALLOWED_GLOBALS = frozenset(
     {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"}
     | {f"torch {kind}Storage" for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Byte", "Bool")}
@@ -115,10 +116,13 @@ class _Watched(io.RawIOBase):
 
     def write(self, content: Any) -> int:
         try:
-            return self._file.write(content)
+            return self._put(content)
         except OSError as error:
             self.failure = error
             raise
+
+    def _put(self, content: Any) -> int:
+        return self._file.write(content)
 
     def flush(self) -> None:
         self._file.flush()
@@ -131,6 +135,9 @@ def _look_through(path: Path) -> None:
             for member in members:
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                     raise FileFormatError(f"{path}: {member.filename!r} is compressed, which torch never writes")
+                if member.external_attr & _FOLDER_BIT or member.is_dir():
+                    # torch's own reader takes such a member for a folder and leaves the tensor's memory as it was
+                    raise FileFormatError(f"{path}: {member.filename!r} is marked as a folder")
             if sum(member.file_size for member in members) > path.stat().st_size:
                 raise FileFormatError(f"{path}: its parts claim to be larger than the file")
             if len({member.filename for member in members}) != len(members):

@@ -1,0 +1,119 @@
+"""Recipes: the packaged ones, overrides, and errors that name what is allowed."""
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binarynet.errors import RecipeError
+from binarynet.training import recipe
+from binarynet.training._recipe_text import to_toml
+
+
+@pytest.mark.parametrize("name", recipe.available())
+def test_packaged_recipes_are_valid_and_survive_being_written(name):
+    loaded = recipe.load(name)
+    assert loaded.name == name
+    assert loaded.description
+    assert recipe.parse(tomllib.loads(loaded.to_toml())) == loaded
+
+
+def test_what_is_packaged():
+    assert recipe.available() == ("digits-convnet", "digits-mlp", "mnist-mlp-1024")
+
+
+def test_overrides_reach_every_level():
+    loaded = recipe.load(
+        "digits-mlp",
+        [
+            "seed=7",
+            "training.epochs = 5",
+            "model.hidden=[3, 4]",
+            "optimizer.learning_rate=1",
+            "dataset.name=./my pictures",
+            "dataset.options.image_size=16",
+        ],
+    )
+    assert loaded.seed == 7
+    assert loaded.training.epochs == 5
+    assert loaded.model.options()["hidden"] == [3, 4]
+    assert loaded.optimizer.learning_rate == 1
+    assert loaded.dataset.name == "./my pictures"
+    assert loaded.dataset.options == {"image_size": 16}
+    assert recipe.load(loaded, ["seed=8"]).seed == 8
+    assert recipe.parse(tomllib.loads(loaded.to_toml())) == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs=3", r"unknown key 'epochs' \(did you mean 'training.epochs'\?\); the top level takes name, descr"),
+        ("training.epoch=3", r"unknown key 'training.epoch' \(did you mean 'epochs'\?\); \[training\] takes epochs, b"),
+        ("training.epochs=ten", "training.epochs: expected an integer, got 'ten'"),
+        ("training.epochs=2.5", r"training.epochs: expected an integer, got 2.5"),
+        ("training.epochs=true", "training.epochs: expected an integer, got True"),
+        ("training.epochs=0", "training.epochs: expected greater than or equal to 1, got 0"),
+        ("training.drop_last=1", "training.drop_last: expected a boolean, got 1"),
+        ("training=3", "training: expected a table, got 3"),
+        ("training.epochs.x=3", "epochs is a value, not a table"),
+        ("model.hiden=[1]", r"unknown key 'model.hiden' \(did you mean 'hidden'\?\); \[model\] takes name, hidden"),
+        ("model.hidden=3", "model.hidden: expected a list, got 3"),
+        ("model.hidden=[1.5]", "model.hidden.0: expected an integer, got 1.5"),
+        ("model.dropout_in=1.5", "model.dropout_in: expected less than 1, got 1.5"),
+        ("model.name=mpl", r"no architecture 'mpl' \(did you mean 'mlp'\?\); allowed: convnet, mlp"),
+        ("model.activation=sing", r"expected 'sign' or 'stochastic_sign', got 'sing' \(did you mean 'sign'\?\)"),
+        ("optimizer.name=sgd", "optimizer.name: expected 'adam', got 'sgd'"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate: expected a finite number, got inf"),
+        ("optimizer.final_learning_rate=1", "final_learning_rate 1 must not be above optimizer.learning_rate 0.003"),
+        ("seed=-1", "seed: expected greater than or equal to 0, got -1"),
+        ("name=../elsewhere", "name: expected"),
+        ("foo", "expected key=value with a dotted key"),
+        ("a..b=1", "expected key=value with a dotted key"),
+    ],
+)
+def test_wrong_keys_and_values_are_named_with_what_is_allowed(override, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        recipe.load("digits-mlp", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_are_named():
+    with pytest.raises(RecipeError, match=r"the key 'dataset' is missing; the key 'model\.name' is missing"):
+        recipe.parse({"name": "x", "model": {}, "optimizer": {"learning_rate": 1.0, "final_learning_rate": 1.0}})
+
+
+def test_unknown_recipes_suggest_the_nearest():
+    with pytest.raises(RecipeError, match=r"no recipe 'digit-mlp' \(did you mean 'digits-mlp'\?\); known: digits-con"):
+        recipe.load("digit-mlp")
+
+
+def test_files_that_are_not_recipes(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        recipe.load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[dataset\n")
+    with pytest.raises(RecipeError, match=r"not valid TOML: .*line 1"):
+        recipe.load(broken)
+    broken.write_bytes(b"name = '\xff'")
+    with pytest.raises(RecipeError, match="not a text file in UTF-8"):
+        recipe.load(broken)
+
+
+def test_a_file_is_named_after_itself_unless_it_says_otherwise(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(recipe.load("digits-mlp").to_toml().replace('name = "digits-mlp"\n', "", 1))
+    assert recipe.load(file).name == "mine"
+
+
+values = st.recursive(
+    st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+tables = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=4)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=8), values | tables.filter(bool), max_size=4))
+def test_what_is_written_as_toml_reads_back(table):
+    assert tomllib.loads(to_toml(table)) == table
