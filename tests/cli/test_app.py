@@ -59,7 +59,7 @@ def test_start_imports_nothing_heavy():
 def test_help_is_fast():
     started = time.perf_counter()
     assert shell("--help").returncode == 0
-    assert time.perf_counter() - started < 3  # 0.15 s on an idle core
+    assert time.perf_counter() - started < 5  # 0.15 s on an idle core
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,8 @@ def _list_recipes() -> None:
 
 def _show(result: RunResult) -> None:
     epochs = len(result.history)
-    validation = (
-        f"{percent(result.validation_error)}, the lowest of {epochs} epochs, reached in epoch {result.best_epoch}"
-    )
+    plural = "" if epochs == 1 else "s"
+    validation = f"{percent(result.validation_error)}, the lowest of {epochs} epoch{plural}, reached in epoch {result.best_epoch}"
     print_facts(
         stdout(),
         {
