@@ -39,7 +39,8 @@ def with_header(header, data):
 
 
 def edited(network, edit):
-    """A network's file after ``edit(header, metadata, data)``, which changes in place or returns new data."""
-    header, metadata, data = split(to_bytes(network))
-    changed = edit(header, metadata, bytearray(data))
-    return join(header, metadata, data if changed is None else bytes(changed))
+    """A network's file after ``edit(header, metadata, data)``, which changes them in place or returns new data."""
+    header, metadata, content = split(to_bytes(network))
+    data = bytearray(content)
+    changed = edit(header, metadata, data)
+    return join(header, metadata, changed if isinstance(changed, bytes | bytearray) else data)

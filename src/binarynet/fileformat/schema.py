@@ -19,6 +19,7 @@ from binarynet.graph import (
     Dense,
     Flatten,
     Graph,
+    GraphBuilder,
     Input,
     MaxPool,
     Node,
@@ -219,10 +220,17 @@ def parse(metadata: dict[str, Any], tensors: Tensors) -> PackedNetwork:
     if len(items) > MAX_NODES:
         raise FileFormatError(f"{len(items)} nodes; at most {MAX_NODES} are allowed")
     unused = dict(tensors)
-    nodes = tuple(_parse_node(item, position, unused) for position, item in enumerate(items))
+    builder = GraphBuilder()
+    for position, item in enumerate(items):
+        node = _parse_node(item, position, unused)
+        source = builder.types.get(node.sources[0]) if node.sources else None
+        if source is not None and item.get("channels_in", source.channels) != source.channels:
+            given = f"'channels_in' is {item['channels_in']}"
+            raise FileFormatError(f"node {position}: {given}, but its source {node.sources[0]!r} is {source}")
+        builder.add(node)
     if unused:
         raise FileFormatError(f"the tensor {next(iter(unused))!r} belongs to no node")
-    graph = Graph(nodes, graph_fields.text("output"))
+    graph = builder.finish(graph_fields.text("output"))
     image, provenance = top.fields["image"], top.fields["provenance"]
     if not (image is None or isinstance(image, dict)) or not isinstance(provenance, dict):
         raise FileFormatError("header: 'image' must be an object or null, and 'provenance' an object")

@@ -34,6 +34,8 @@ MAX_ELEMENTS = 1 << 28
 """Largest number of elements of one value, per image: bounds what a file may ask for."""
 MAX_WEIGHT_WORDS = 1 << 24
 """Largest number of 64-bit words of one weight tensor (2^30 weights)."""
+MAX_TOTAL_WORDS = 1 << 26
+"""Largest number of words of all weights: a file holds them without padding, where a word may have a single bit."""
 MAX_NODES = 4096
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127}")
 
@@ -162,6 +164,7 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self.types: dict[str, ValueType] = {}
         self.bounds: dict[str, int] = {}
+        self._words = 0
 
     def add(self, node: Node) -> str:
         """Append a node and return its name; GraphError where it does not fit."""
@@ -180,7 +183,12 @@ class GraphBuilder:
         for source in node.sources:
             if source not in self.types:
                 raise GraphError(f"node {node.name!r}: its source {source[:140]!r} is not an earlier value")
-        self.types[node.name], bound = _infer(node, position, self.types, self.bounds)
+        inferred, bound = _infer(node, position, self.types, self.bounds)
+        if isinstance(node, Convolution | Dense):
+            self._words += node.weights.size
+            if self._words > MAX_TOTAL_WORDS:
+                raise GraphError(f"node {node.name!r}: the network's weights take more than {MAX_TOTAL_WORDS} words")
+        self.types[node.name] = inferred
         if bound is not None:
             self.bounds[node.name] = bound
         self.nodes.append(node)
