@@ -12,7 +12,7 @@ import pytest
 
 from binarynet.analysis import random_convnet, random_mlp
 from binarynet.cli import _benching, _peers
-from binarynet.cli.bench import milliseconds, parse_batches
+from binarynet.cli.bench import milliseconds, parse_batches, warn_if_busy
 from binarynet.errors import UsageError, VerificationError
 from binarynet.fileformat import PackedNetwork, write
 from binarynet.graph import Graph
@@ -60,6 +60,7 @@ def test_json(run, file):
     assert document["threads"] == 1
     assert document["clock"] == "processor time"
     assert document["absent"] == []
+    assert set(document["machine"]) >= {"processor", "cores", "load", "python", "engines"}
     (network,) = document["networks"]
     assert network["packed_bytes"] == file.stat().st_size
     assert network["weights"] == 70 * 64 + 700
@@ -197,6 +198,14 @@ def test_wrong_options_are_wrong_usage(run, file, arguments):
     outcome = run("bench", file, *arguments)
     assert outcome.code == 2
     assert arguments[0] in outcome.error
+
+
+@pytest.mark.parametrize(
+    ("threads", "load", "warned"), [(1, 9.0, False), (2, 0.1, False), (2, 1.2, True), (2, None, False)]
+)
+def test_several_threads_on_a_busy_machine_are_warned_about(capsys, threads, load, warned):
+    warn_if_busy({"load": load, "cores": 2}, threads)
+    assert ("busy (load 1.2 on 2 cores)" in capsys.readouterr().err) == warned
 
 
 def test_a_missing_file_is_one_line(run, tmp_path):

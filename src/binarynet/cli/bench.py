@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from binarynet.cli._console import plain_table, print_json, stderr, stdout
+from binarynet.cli._console import plain_table, print_json, say, stderr, stdout
 from binarynet.cli._options import Json
 from binarynet.errors import UsageError
 
@@ -51,7 +52,8 @@ def bench(
     from binarynet.cli import _benching
     from binarynet.cli.info import collect
 
-    machine = collect()
+    machine = collect() | {"load": load()}
+    warn_if_busy(machine, threads)
     networks = _benching.paper_networks() if model is None else [_benching.network_of_file(model)]
     results: list[NetworkResult] = []
     console, notes = stdout(), stderr()
@@ -87,11 +89,29 @@ def parse_batches(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(batches))
 
 
+def load() -> float | None:
+    """Programs that wanted a processor during the last minute, on average; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def warn_if_busy(machine: dict[str, Any], threads: int) -> None:
+    """Threads that wait for one another lose out of all proportion where other programs take the processors."""
+    busy = machine["load"]
+    if threads > 1 and busy is not None and busy + threads > machine["cores"] + 0.5:
+        say(
+            stderr(),
+            "note",
+            "yellow",
+            f"this machine is busy (load {busy} on {machine['cores']} cores): with {threads} threads neither times nor "
+            "ratios can be trusted; wait until it is idle, or use --threads 1, which is timed by the processor",
+        )
+
+
 def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int, seconds: float) -> dict[str, Any]:
     """Everything that was measured, as plain JSON values; times in milliseconds."""
     from binarynet.analysis import fair_clock
 
-    keys = ("version", "processor", "cores", "system", "python", "libraries", "engines")
+    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines")
     return {
         "machine": {key: machine[key] for key in keys if key in machine},
         "threads": threads,
