@@ -75,9 +75,8 @@ def _list_recipes() -> None:
 
 
 def _show(result: RunResult) -> None:
-    epochs = len(result.history)
-    plural = "" if epochs == 1 else "s"
-    validation = f"{percent(result.validation_error)}, the lowest of {epochs} epoch{plural}, reached in epoch {result.best_epoch}"
+    epochs = f"{len(result.history)} epoch{'' if len(result.history) == 1 else 's'}"
+    validation = f"{percent(result.validation_error)}, the lowest of {epochs}, reached in epoch {result.best_epoch}"
     print_facts(
         stdout(),
         {
