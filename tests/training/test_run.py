@@ -29,10 +29,11 @@ from binarynet.training import recipe
 def run(quick_recipe, tmp_path_factory):
     """A finished run's directory, and its result."""
     path = tmp_path_factory.mktemp("runs") / "one"
+    train = training.train  # Lightning sets its loggers up when it is imported
     generator, threads = torch.get_rng_state(), torch.get_num_threads()
     level = logging.getLogger("lightning.pytorch").level
     before = set(os.listdir())
-    result = training.train(quick_recipe, out=path, show="off")
+    result = train(quick_recipe, out=path, show="off")
     assert torch.equal(generator, torch.get_rng_state())
     assert torch.get_num_threads() == threads
     assert logging.getLogger("lightning.pytorch").level == level
