@@ -66,12 +66,13 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 // "float32 [2, 3]" for arrays, the type's name for the rest.
 std::string given_text(nb::handle object) {
   if (nb::hasattr(object, "dtype") && nb::hasattr(object, "shape")) {
-    std::string text = nb::str(object.attr("dtype")).c_str();
+    const nb::object dtype = object.attr("dtype");
+    std::string text = nb::str(nb::handle(dtype)).c_str();
     std::vector<int64_t> shape;
     for (nb::handle length : nb::iter(object.attr("shape"))) shape.push_back(nb::cast<int64_t>(length));
     return text + " " + shape_text(shape);
   }
-  return nb::str(object.type().attr("__name__")).c_str();
+  return nb::type_name(object.type()).c_str();
 }
 
 }  // namespace

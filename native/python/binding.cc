@@ -186,12 +186,13 @@ NB_MODULE(_native, m) {
       .def(nb::init<>())
       .def("add_input", &Graph::add_input, nb::arg("h"), nb::arg("w"), nb::arg("c"))
       .def("add_convolution", &Graph::add_convolution, nb::arg("source"), nb::arg("kernel"),
-           nb::arg("stride"), nb::arg("padding"), nb::arg("out_channels"), nb::arg("weights"))
+           nb::arg("stride"), nb::arg("padding"), nb::arg("out_channels"), nb::arg("weights").none())
       .def("add_max_pool", &Graph::add_max_pool, nb::arg("source"), nb::arg("kernel"), nb::arg("stride"),
            nb::arg("padding"))
       .def("add_threshold", &Graph::add_threshold, nb::arg("source"), nb::arg("thresholds"),
            nb::arg("falling"))
-      .def("add_affine", &Graph::add_affine, nb::arg("source"), nb::arg("scale"), nb::arg("shift"))
+      .def("add_affine", &Graph::add_affine, nb::arg("source"), nb::arg("scale").none(),
+           nb::arg("shift").none())
       .def("add_flatten", &Graph::add_flatten, nb::arg("source"))
       .def("value_info", &Graph::value_info, nb::arg("value"));
 
@@ -199,7 +200,7 @@ NB_MODULE(_native, m) {
       .def(nb::init<const Graph&, const std::vector<binarynet_value>&, const std::optional<std::string>&,
                     int32_t>(),
            nb::arg("graph"), nb::arg("outputs"), nb::arg("isa") = nb::none(), nb::arg("num_threads") = 0)
-      .def("run", &Session::run, nb::arg("images"),
+      .def("run", &Session::run, nb::arg("images").none(),
            "images: uint8 [batch, h, w, c], C-contiguous. Returns one array [batch, ...] per output.")
       .def_prop_ro("isa", &Session::isa)
       .def_prop_ro("num_threads", &Session::num_threads);
