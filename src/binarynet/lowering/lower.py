@@ -212,11 +212,11 @@ class _Lowering:
     def dense(self, node: fx.Node, layer: BinaryLinear) -> _Stored:
         source = self.layer_operand(node, layer.first)
         weights = _weight_bits(str(node.target), layer)
-        if source.order is not None:
-            weights = weights[:, source.order]
         features = self.builder.types[source.name]
         if len(features.shape) == 1 and features.channels != weights.shape[1]:
             raise self.refuse(node, f"takes {weights.shape[1]} features, its input has {features.channels}")
+        if source.order is not None:
+            weights = weights[:, source.order]
         return self.add(Dense(self.unique(str(node.target)), source.name, pack_bits(weights)), node)
 
     def convolution(self, node: fx.Node, layer: BinaryConv2d) -> _Stored:
