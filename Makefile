@@ -45,15 +45,15 @@ test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: setup
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: setup
-	$(BIN)/ruff format src tests tools
-	$(BIN)/ruff check --fix src tests tools
+	$(BIN)/ruff format src tests tools benchmarks
+	$(BIN)/ruff check --fix src tests tools benchmarks
 	$(BIN)/clang-format -i $(CPP)
 
 bench: setup
