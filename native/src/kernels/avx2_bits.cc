@@ -17,7 +17,6 @@
 namespace binarynet::avx2 {
 namespace {
 
-constexpr int32_t kTilePixels = 256;
 constexpr int32_t kMostGroupsOf16Bits = 65535 / (4 * kBlockGroups) * kBlockGroups;  // 4 bits each
 
 // Everything that follows from a block alone.
@@ -382,17 +381,19 @@ void bits_prepare(const Block& block, void* prepared) {
 }
 
 int64_t bits_unit_count(const Block& block, int64_t batch) {
-  return make_tiling(block, batch, kTilePixels).tiles * divide_up(block.out_c, kLanes);
+  const int32_t groups = make_layout(block).channel_groups;
+  return make_tiling(block, batch, groups).tiles * groups;
 }
 
 size_t bits_workspace_bytes(const Block& block, int64_t batch) {
-  return carve_workspace(block, make_layout(block), make_tiling(block, batch, kTilePixels), nullptr).bytes;
+  const Layout layout = make_layout(block);
+  return carve_workspace(block, layout, make_tiling(block, batch, layout.channel_groups), nullptr).bytes;
 }
 
 void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
-  const Tiling tiling = make_tiling(block, batch, kTilePixels);
+  const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
   for (int64_t unit = unit_begin; unit < unit_end;) {

@@ -20,7 +20,6 @@
 namespace binarynet::avx2 {
 namespace {
 
-constexpr int32_t kTilePixels = 128;
 constexpr int32_t kGroupChannels =
     64;  // one word of output bits; 8 vectors, the bits of one byte of packed weights
 constexpr int32_t kVectors = 8;
@@ -339,17 +338,19 @@ void bytes_prepare(const Block& block, void* prepared) {
 }
 
 int64_t bytes_unit_count(const Block& block, int64_t batch) {
-  return make_tiling(block, batch, kTilePixels).tiles * divide_up(block.out_c, kGroupChannels);
+  const int32_t groups = make_layout(block).channel_groups;
+  return make_tiling(block, batch, groups).tiles * groups;
 }
 
 size_t bytes_workspace_bytes(const Block& block, int64_t batch) {
-  return carve_workspace(block, make_tiling(block, batch, kTilePixels), nullptr).bytes;
+  const int32_t groups = make_layout(block).channel_groups;
+  return carve_workspace(block, make_tiling(block, batch, groups), nullptr).bytes;
 }
 
 void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
                int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
-  const Tiling tiling = make_tiling(block, batch, kTilePixels);
+  const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
   for (int64_t unit = unit_begin; unit < unit_end;) {

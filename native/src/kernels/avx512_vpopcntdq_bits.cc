@@ -20,7 +20,6 @@
 namespace binarynet::avx512_vpopcntdq {
 namespace {
 
-constexpr int32_t kTilePixels = 256;
 constexpr int32_t kGroupChannels = 64;  // one word of output bits
 constexpr int32_t kStrip = 3;           // pixels
 
@@ -245,17 +244,18 @@ void bits_prepare(const Block& block, void* prepared) {
 }
 
 int64_t bits_unit_count(const Block& block, int64_t batch) {
-  return make_tiling(block, batch, kTilePixels).tiles * channel_groups(block);
+  const int32_t groups = channel_groups(block);
+  return make_tiling(block, batch, groups).tiles * groups;
 }
 
 size_t bits_workspace_bytes(const Block& block, int64_t batch) {
-  return carve_workspace(block, make_tiling(block, batch, kTilePixels), nullptr).bytes;
+  return carve_workspace(block, make_tiling(block, batch, channel_groups(block)), nullptr).bytes;
 }
 
 void bits_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace) {
   const int32_t groups = channel_groups(block);
-  const Tiling tiling = make_tiling(block, batch, kTilePixels);
+  const Tiling tiling = make_tiling(block, batch, groups);
   const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
   for (int64_t unit = unit_begin; unit < unit_end;) {
