@@ -138,21 +138,22 @@ def _add(native: Any, node: Node, index: dict[str, int]) -> int:
         return int(native.add_input(h, w, c))
     source = index[node.sources[0]]
     if isinstance(node, Convolution):
-        window = node.window
-        return int(
-            native.add_convolution(
-                source, window.kernel, window.stride, window.padding, len(node.weights), node.weights
-            )
-        )
+        window, weights = node.window, _plain(node.weights)
+        return int(native.add_convolution(source, window.kernel, window.stride, window.padding, len(weights), weights))
     if isinstance(node, Dense):
-        weights = node.weights[:, np.newaxis, np.newaxis]
+        weights = _plain(node.weights)[:, np.newaxis, np.newaxis]
         return int(native.add_convolution(source, (1, 1), (1, 1), (0, 0), len(weights), weights))
     if isinstance(node, MaxPool):
         return int(native.add_max_pool(source, node.window.kernel, node.window.stride, node.window.padding))
     if isinstance(node, Threshold):
-        return int(native.add_threshold(source, node.thresholds, pack_bits(node.falling)))
+        return int(native.add_threshold(source, _plain(node.thresholds), pack_bits(node.falling)))
     if isinstance(node, Affine):
-        return int(native.add_affine(source, node.scale, node.shift))
+        return int(native.add_affine(source, _plain(node.scale), _plain(node.shift)))
     if isinstance(node, Flatten):
         return int(native.add_flatten(source))
     raise BinaryNetError(f"node {node.name!r}: the native core does not know {type(node).__name__}")
+
+
+def _plain(array: Array) -> Array:
+    """Contiguous and aligned: a graph made by hand may hold any view."""
+    return np.require(array, requirements=("C", "A"))

@@ -89,7 +89,8 @@ def verify(
     """Run images through every engine and compare every layer's bits and the result.
 
     Where the baseline does not have a value (torch may pool before the sign where the graph pools bits), the
-    reference's stands in for it. Every source must have the network's result.
+    reference's stands in for it; where another of the ``extra`` sources does not, that value is not compared. Every
+    source must have the network's result.
 
     Args:
         graph: the network.
@@ -100,6 +101,11 @@ def verify(
         num_threads: threads of the native engines.
         sums: compare the integer sums of every layer, too (native engines then run unfused).
         progress: called with the number of images done.
+
+    Raises:
+        UsageError: no images, fewer than two sources to compare, or a source without the network's result.
+        ShapeError: wrong dtype or shape of the images.
+        BackendUnavailableError: an engine that cannot run here.
     """
     check_images(graph, images)
     if len(images) == 0:
@@ -114,23 +120,31 @@ def verify(
         if name != REFERENCE:
             sources[name] = _engine_source(graph, name, names, num_threads)
     baseline, *others = sources
+    if not others:
+        raise UsageError(f"there is nothing to compare with {baseline!r}: no other engine can run here")
     checks = [ValueCheck(name, graph.types[name].kind, differences=dict.fromkeys(others, 0)) for name in names]
     for start in range(0, len(images), _CHUNK):
         chunk = images[start : start + _CHUNK]
-        expected = dict(sources[baseline](chunk, names))
-        if graph.output not in expected:
-            raise UsageError(f"the source {baseline!r} does not give the network's result {graph.output!r}")
+        expected = dict(_values_of(baseline, sources[baseline], graph, chunk, names))
         missing = [name for name in names if name not in expected]
         expected |= sources[REFERENCE](chunk, missing) if missing else {}
         for check in checks:
             check.compared += len(chunk) * graph.types[check.name].num_elements
         for other in others:
-            got = sources[other](chunk, names)
+            got = _values_of(other, sources[other], graph, chunk, names)
             for check in checks:
-                _compare(check, other, expected[check.name], got[check.name], graph, start)
+                if check.name in got:
+                    _compare(check, other, expected[check.name], got[check.name], graph, start)
         if progress is not None:
             progress(start + len(chunk))
     return Verification(baseline, tuple(others), len(images), checks)
+
+
+def _values_of(name: str, source: Source, graph: Graph, chunk: Array, names: Sequence[str]) -> Mapping[str, Array]:
+    values = source(chunk, names)
+    if graph.output not in values:
+        raise UsageError(f"the source {name!r} does not give the network's result {graph.output!r}")
+    return values
 
 
 def _engine_source(graph: Graph, engine: str, names: Sequence[str], num_threads: int | None) -> Source:

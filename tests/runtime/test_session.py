@@ -1,0 +1,183 @@
+"""Sessions: taps, batches, threads, and what they refuse."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from binarynet.errors import ShapeError, UsageError
+from binarynet.graph import Affine, Dense, Graph, Input, evaluate
+from binarynet.runtime import Session, engines
+from random_graphs import dense_graph, image_graph, random_images, random_words
+
+ENGINES = [engine.name for engine in engines() if engine.available]
+each_engine = pytest.mark.parametrize("engine", ENGINES)
+
+
+def images_for(graph, batch=5, seed=0):
+    return random_images(np.random.default_rng(seed), batch, graph.input.shape)
+
+
+@each_engine
+@pytest.mark.parametrize("make", [dense_graph, image_graph])
+def test_every_value_can_be_tapped(engine, make):
+    graph = make()
+    images = images_for(graph)
+    expected = evaluate(graph, images, list(graph.types))
+    for name in graph.types:
+        values = Session(graph, taps=[name], engine=engine).run_tapped(images)
+        assert set(values) == {name, graph.output}
+        for key, value in values.items():
+            assert (value.dtype, value.shape) == (expected[key].dtype, expected[key].shape)
+            assert value.tobytes() == expected[key].tobytes()
+
+
+@each_engine
+def test_taps_may_repeat(engine):
+    graph = image_graph()
+    session = Session(graph, taps=["sign1", "scores", "sign1"], engine=engine)
+    assert set(session.run_tapped(images_for(graph))) == {"sign1", "scores"}
+
+
+def test_unknown_taps_are_named():
+    with pytest.raises(UsageError, match="no value is called 'sign9'; there are: input, conv1, pool1"):
+        Session(image_graph(), taps=["sign9"])
+
+
+@each_engine
+def test_results_belong_to_the_caller(engine):
+    graph = image_graph()
+    session = Session(graph, engine=engine, taps=["input"])
+    images = images_for(graph)
+    first = session.run_tapped(images)
+    kept = first["scores"].copy()
+    first["input"][:] = 0
+    again = session.run(images_for(graph, seed=1))
+    again[:] = 7
+    assert np.array_equal(first["scores"], kept)
+    assert np.array_equal(images, images_for(graph))
+    assert np.array_equal(session.run(images), kept)
+
+
+@each_engine
+def test_a_session_outlives_its_graph(engine):
+    graph = dense_graph()
+    images = images_for(graph)
+    expected = evaluate(graph, images)["scores"]
+    nodes = list(graph)
+    session = Session(Graph(tuple(nodes), "scores"), engine=engine)
+    if engine != "reference":
+        for node in nodes:  # the native core has copies
+            for field in ("weights", "thresholds", "scale"):
+                if hasattr(node, field):
+                    getattr(node, field)[...] = 0
+    del nodes, graph
+    gc.collect()
+    assert np.array_equal(session.run(images), expected)
+
+
+@each_engine
+def test_images_may_be_views(engine):
+    graph = image_graph()
+    big = np.random.default_rng(0).integers(0, 256, (10, 7, 8, 5), dtype=np.uint8)
+    view = big[::-2, 1:, 7:2:-1, ::2]
+    assert view.shape == (5, 6, 5, 3)
+    session = Session(graph, engine=engine)
+    assert np.array_equal(session.run(view), session.run(np.ascontiguousarray(view)))
+    read_only = view.copy()
+    read_only.setflags(write=False)
+    assert np.array_equal(session.run(read_only), session.run(view))
+    columns_first = np.asfortranarray(view)
+    assert np.array_equal(session.run(columns_first), session.run(view))
+
+
+@each_engine
+@pytest.mark.parametrize("batch", [0, 1, 2, 63, 64, 65, 200])
+def test_batches_of_any_size(engine, batch):
+    graph = dense_graph()
+    images = images_for(graph, batch)
+    session = Session(graph, engine=engine)
+    scores = session.run(images)
+    assert (scores.shape, scores.dtype) == ((batch, 10), np.float32)
+    one_by_one = [session.run(images[i : i + 1]) for i in range(batch)]
+    assert np.array_equal(scores, np.concatenate([*one_by_one, scores[:0]]))
+
+
+@each_engine
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 6, 5, 3), np.float32),
+        np.zeros((1, 6, 5, 3), np.int8),
+        np.zeros((6, 5, 3), np.uint8),
+        np.zeros((1, 3, 6, 5), np.uint8),
+        np.zeros((1, 6, 5, 4), np.uint8),
+        [[0]],
+        None,
+    ],
+)
+def test_wrong_images_are_refused(engine, images):
+    session = Session(image_graph(), engine=engine)
+    with pytest.raises(ShapeError, match="images: expected"):
+        session.run(images)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_threads_are_at_least_one(num_threads):
+    with pytest.raises(UsageError, match=f"num_threads must be at least 1, got {num_threads}"):
+        Session(image_graph(), num_threads=num_threads)
+
+
+@each_engine
+def test_one_session_in_many_threads(engine):
+    """Four Python threads, one session that uses two threads itself: each gets its own images' scores."""
+    graph = dense_graph(300, 200, 10)
+    session = Session(graph, engine=engine, num_threads=2)
+    batches = [images_for(graph, 20 + i, seed=i) for i in range(4)]
+    expected = [evaluate(graph, batch)["scores"] for batch in batches]
+    wrong = []
+
+    def work(i):
+        for _ in range(25):
+            if not np.array_equal(session.run(batches[i]), expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@each_engine
+def test_more_threads_than_work(engine):
+    graph = Graph((Input("input", (1,)), Dense("d", "input", np.ones((1, 1), np.uint64))), "d")
+    session = Session(graph, engine=engine, num_threads=7)
+    assert session.run(np.array([[3]], np.uint8)).tolist() == [[6 - 255]]
+
+
+@each_engine
+def test_scores_do_not_depend_on_company_or_history(engine):
+    """Workspaces are reused: results of one run must not shine through the next one."""
+    graph = image_graph()
+    session = Session(graph, engine=engine, num_threads=1)
+    images = images_for(graph, 8)
+    alone = [session.run(images[i : i + 1])[0] for i in range(8)]
+    session.run(np.full((30, 6, 5, 3), 255, np.uint8))
+    together = session.run(images[::-1])[::-1]
+    assert np.array_equal(np.stack(alone), together)
+
+
+def test_parameters_may_be_views():
+    """Graphs made by hand hold whatever NumPy gives: every second row, read-only, in reverse."""
+    rng = np.random.default_rng(0)
+    weights = random_words(rng, (20,), 70)[::-2]
+    scale = rng.normal(size=20).astype(np.float32)[::2]
+    scale.setflags(write=False)
+    nodes = (Input("input", (70,)), Dense("d", "input", weights), Affine("s", "d", scale, scale[::-1]))
+    graph = Graph(nodes, "s")
+    images = images_for(graph)
+    for engine in ENGINES:
+        assert np.array_equal(Session(graph, engine=engine).run(images), evaluate(graph, images)["s"])
