@@ -277,93 +277,119 @@ void locate_block(const Layout& l, const IndexShape& shape, int64_t block, LutBl
   }
 }
 
-// The parts of a call that depend on where the bits or counts of a tile and channel group go.
-void aim_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
-                int32_t channel_group, void* out, LutBlock* call) {
+// What the channel groups of one tile share.
+struct Job {
+  const Block& b;
+  const Layout& l;
+  const Prepared& p;
+  const Workspace& w;
+  const Tile& tile;
+  IndexShape shape;
+  void* out;
+
+  bool is_column() const { return l.flat && tile.cols == 1; }
+};
+
+// The parts of a call that depend on where the bits or counts of a channel group go.
+void aim_output(const Job& job, int32_t channel_group, LutBlock* call) {
   static constexpr uint64_t kNoneFalling[2] = {0, 0};
+  const Block& b = job.b;
+  const Classes& classes = job.p.classes;
   const int32_t word = channel_group * (kLanes / 64);
   call->out_words = static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word));
-  call->row_class = l.flat ? nullptr : p.classes.row_class + tile.conv_row;
-  call->col_class = l.flat ? nullptr : p.classes.col_class;
-  call->col_classes = p.classes.cols;
-  call->counts = w.counts;
-  if (l.counts) return;
-  call->thresholds = p.bounds + channel_group * p.classes.count() * kLanes;
+  call->row_class = job.l.flat ? nullptr : classes.row_class + job.tile.conv_row;
+  call->col_class = job.l.flat ? nullptr : classes.col_class;
+  call->col_classes = classes.cols;
+  call->counts = job.w.counts;
+  if (job.l.counts) return;
+  call->thresholds = job.p.bounds + channel_group * classes.count() * kLanes;
   if (has_pool(b)) {
     call->falling = kNoneFalling;
-    call->out = w.bits;
+    call->out = job.w.bits;
     call->out_col_stride = call->out_words;
-    call->out_row_stride = static_cast<int64_t>(tile.cols) * call->out_words;
-    call->out_image_stride = call->out_row_stride * tile.conv_rows;
+    call->out_row_stride = static_cast<int64_t>(job.tile.cols) * call->out_words;
+    call->out_image_stride = call->out_row_stride * job.tile.conv_rows;
   } else {
     call->falling = b.falling + word;
+    call->out = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + word;
     call->out_col_stride = b.out_words;
     call->out_row_stride = static_cast<int64_t>(b.out_w) * b.out_words;
     call->out_image_stride = call->out_row_stride * b.out_h;
-    call->out = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + word;
   }
 }
 
-// Pools what went to the workspace, if anything did.
-void finish_output(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
-                   int32_t channel_group, int32_t vectors, void* out) {
-  if (l.counts) {
+// Finishes what went to the workspace, if anything did.
+void finish_output(const Job& job, int32_t channel_group) {
+  const Block& b = job.b;
+  if (job.l.counts) {
     const int32_t channel = channel_group * kLanes;
     const int32_t channels = static_cast<int32_t>(smaller(kLanes, b.out_c - channel));
-    finish_counts(b, l.flat, p.classes, {w.counts, 32 * vectors, channel, channels}, tile, w.final_sums, out);
+    const Counts counts = {job.w.counts, 32 * group_vectors(b, channel_group), channel, channels};
+    finish_counts(b, job.l.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
   } else if (has_pool(b)) {
     const int32_t word = channel_group * (kLanes / 64);
-    pool_bits(b, tile, w.bits, static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word)), word,
-              static_cast<uint64_t*>(out));
+    const int32_t words = static_cast<int32_t>(smaller(kLanes / 64, b.out_words - word));
+    pool_bits(b, job.tile, job.w.bits, words, word, static_cast<uint64_t*>(job.out));
   }
 }
 
-void run_channel_group(const Block& b, const Layout& l, const Prepared& p, const Workspace& w,
-                       const Tile& tile, const IndexShape& shape, int32_t channel_group, void* out) {
-  const int32_t vectors = group_vectors(b, channel_group);
+void run_pairs(const Job& job, int32_t channel_group) {
+  const Layout& l = job.l;
+  const int32_t vectors = group_vectors(job.b, channel_group);
   LutBlock call = {};
-  call.index = w.index;
-  call.image_stride = shape.image_entries;
-  call.row_stride = shape.row_entries * b.stride_h;
-  call.pair_stride = 2 * static_cast<int64_t>(b.stride_w) * l.pixel_groups;
-  call.images = tile.images;
-  call.rows = tile.conv_rows;
-  call.cols = tile.cols;
-  call.weights = w.weights;
-  call.sums = w.sums;
-  aim_output(b, l, p, w, tile, channel_group, out, &call);
+  call.index = job.w.index;
+  call.image_stride = job.shape.image_entries;
+  call.row_stride = job.shape.row_entries * job.b.stride_h;
+  call.pair_stride = 2 * static_cast<int64_t>(job.b.stride_w) * l.pixel_groups;
+  call.images = job.tile.images;
+  call.rows = job.tile.conv_rows;
+  call.cols = job.tile.cols;
+  call.weights = job.w.weights;
+  call.sums = job.w.sums;
+  aim_output(job, channel_group, &call);
 
-  const uint8_t* packed = group_weights(l, p, channel_group);
+  const uint8_t* packed = group_weights(l, job.p, channel_group);
   constexpr int64_t kBlocksOf16Bits = kMostGroupsOf16Bits / kBlockGroups;
   for (int64_t block = 0; block < l.blocks; ++block) {
     const int32_t groups = static_cast<int32_t>(3 * (block_begin(l, block + 1) - block_begin(l, block)));
-    unpack_groups(vectors, packed, groups, w.weights);
+    unpack_groups(vectors, packed, groups, job.w.weights);
     packed += groups * packed_group_bytes(vectors);
-    locate_block(l, shape, block, &call);
-    const bool last = block + 1 == l.blocks;
+    locate_block(l, job.shape, block, &call);
+    // Sums of 16 bits move to the 32-bit counts before they could overflow (never on the way to bits).
+    const bool last = block + 1 == l.blocks || (block + 1) % kBlocksOf16Bits == 0;
     call.first = block % kBlocksOf16Bits == 0;
     call.first_counts = block < kBlocksOf16Bits;
-    call.flush = Flush::keep;
-    if (last || (block + 1) % kBlocksOf16Bits == 0) call.flush = l.counts ? Flush::counts : Flush::bits;
+    call.flush = !last ? Flush::keep : l.counts ? Flush::counts : Flush::bits;
     lut_block(vectors, call);
   }
-  finish_output(b, l, p, w, tile, channel_group, vectors, out);
 }
 
 // One column: the weights are read once, straight from their packed layout.
-void run_column(const Block& b, const Layout& l, const Prepared& p, const Workspace& w, const Tile& tile,
-                int32_t channel_group, void* out) {
-  const int32_t vectors = group_vectors(b, channel_group);
+void run_column(const Job& job, int32_t channel_group) {
+  const Layout& l = job.l;
+  const int32_t vectors = group_vectors(job.b, channel_group);
   LutBlock call = {};
-  aim_output(b, l, p, w, tile, channel_group, out, &call);
+  aim_output(job, channel_group, &call);
   call.flush = l.counts ? Flush::counts : Flush::bits;
-  const uint8_t* packed = group_weights(l, p, channel_group);
+  const uint8_t* packed = group_weights(l, job.p, channel_group);
   for (int64_t group = 0; group < l.groups; group += kMostGroupsOf16Bits) {
     const int64_t groups = smaller(kMostGroupsOf16Bits, l.groups - group);
     call.first_counts = group == 0;
-    lut_column(vectors, packed + group * packed_group_bytes(vectors), w.one_pair + group, groups, call);
+    lut_column(vectors, packed + group * packed_group_bytes(vectors), job.w.one_pair + group, groups, call);
   }
-  finish_output(b, l, p, w, tile, channel_group, vectors, out);
+}
+
+void index_tile(const Job& job, const uint64_t* in) {
+  const Block& b = job.b;
+  const Workspace& w = job.w;
+  if (job.is_column()) {
+    const int64_t words = static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words;
+    index_columns(b, job.l, in + job.tile.col * words, w.zeros, w.one_pair);
+  } else if (job.l.flat) {
+    index_tile_columns(b, job.l, job.tile, job.shape, in, w.zeros, w.one_pair, w.index);
+  } else {
+    index_tile_rows(b, job.l, job.tile, job.shape, in, w.zeros, w.index);
+  }
 }
 
 }  // namespace
@@ -397,26 +423,15 @@ void bits_run(const Block& block, const void* prepared, const uint64_t* in, void
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
   for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t tile_index = unit / layout.channel_groups;
-    const int64_t stop = smaller(unit_end, (tile_index + 1) * layout.channel_groups);
-    const Tile tile = tile_at(block, tiling, tile_index);
+    const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
+    const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
     const IndexShape shape = index_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
-    const bool one_column = layout.flat && tile.cols == 1;
-    if (one_column) {
-      const int64_t words = static_cast<int64_t>(block.kernel_h) * block.kernel_w * block.in_words;
-      index_columns(block, layout, in + tile.col * words, w.zeros, w.one_pair);
-    } else if (layout.flat) {
-      index_tile_columns(block, layout, tile, shape, in, w.zeros, w.one_pair, w.index);
-    } else {
-      index_tile_rows(block, layout, tile, shape, in, w.zeros, w.index);
-    }
+    const Job job = {block, layout, p, w, tile, shape, out};
+    index_tile(job, in);
     for (; unit < stop; ++unit) {
       const int32_t channel_group = static_cast<int32_t>(unit % layout.channel_groups);
-      if (one_column) {
-        run_column(block, layout, p, w, tile, channel_group, out);
-      } else {
-        run_channel_group(block, layout, p, w, tile, shape, channel_group, out);
-      }
+      job.is_column() ? run_column(job, channel_group) : run_pairs(job, channel_group);
+      finish_output(job, channel_group);
     }
   }
 }

@@ -177,11 +177,11 @@ int32_t sum_of_quads(const uint8_t* pixel, int64_t quads) {
   return _mm_cvtsi128_si32(sum);
 }
 
-// D of a single flat pixel over all of K, straight from the packed weights.
-void sum_column(const uint8_t* pixel, int64_t quads, const uint8_t* packed, int32_t* counts) {
+// D of a single flat pixel over all of K, straight from the packed weights. total: U.
+void sum_column(const uint8_t* pixel, int32_t total, int64_t quads, const uint8_t* packed, int32_t* counts) {
   const __m256i twos = _mm256_set1_epi16(2);
   const __m256i one = _mm256_set1_epi8(1);
-  const __m256i minus_total = _mm256_set1_epi32(-sum_of_quads(pixel, quads));
+  const __m256i minus_total = _mm256_set1_epi32(-total);
   for (int v = 0; v < kVectors; ++v) store(counts + 8 * v, minus_total);
   while (quads > 0) {
     const int64_t block = smaller(quads, kBlockQuads);
@@ -205,15 +205,20 @@ void sum_column(const uint8_t* pixel, int64_t quads, const uint8_t* packed, int3
   }
 }
 
+// 32 comparisons, one bit each.
+inline uint32_t bits_of_32(const int32_t* counts, const int32_t* bounds) {
+  __m256i above[4];
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) above[v] = _mm256_cmpgt_epi32(load(counts + 8 * v), load(bounds + 8 * v));
+  // Packing works within 128-bit halves: four bytes each of vectors 0 1 2 3, then of their upper halves.
+  const __m256i bytes =
+      _mm256_packs_epi16(_mm256_packs_epi32(above[0], above[1]), _mm256_packs_epi32(above[2], above[3]));
+  const __m256i in_order = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return static_cast<uint32_t>(_mm256_movemask_epi8(in_order));
+}
+
 uint64_t threshold_bits(const int32_t* counts, const int32_t* bounds) {
-  uint64_t bits = 0;
-#pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) {
-    const __m256i above = _mm256_cmpgt_epi32(load(counts + 8 * v), load(bounds + 8 * v));
-    const int mask = _mm256_movemask_ps(_mm256_castsi256_ps(above));
-    bits |= static_cast<uint64_t>(static_cast<uint32_t>(mask)) << (8 * v);
-  }
-  return bits;
+  return bits_of_32(counts, bounds) | static_cast<uint64_t>(bits_of_32(counts + 32, bounds + 32)) << 32;
 }
 
 // One channel group of one tile.
@@ -289,38 +294,52 @@ void run_pixels(const Layout& l, const Call& call, const uint8_t* packed, uint8_
   }
 }
 
-void run_channel_group(const Block& b, const Layout& l, const Prepared& p, const Workspace& w,
-                       const Source& source, const Tile& tile, int32_t group, void* out) {
-  const bool flat = is_flat(b);
+// What the channel groups of one tile share.
+struct Job {
+  const Block& b;
+  const Layout& l;
+  const Prepared& p;
+  const Workspace& w;
+  const Tile& tile;
+  bool flat;
+  Source source;
+  int32_t total;  // U of a single flat pixel
+  void* out;
+
+  bool is_column() const { return flat && tile.cols == 1; }
+};
+
+void run_channel_group(const Job& job, int32_t group) {
+  const Block& b = job.b;
   const bool to_counts = b.output == BlockOutput::int32;
   const bool pool = has_pool(b);
   Call call = {};
-  call.source = source;
-  call.tile = tile;
-  call.counts = w.counts;
-  call.classes = &p.classes;
+  call.source = job.source;
+  call.tile = job.tile;
+  call.counts = job.w.counts;
+  call.classes = &job.p.classes;
   call.channel = group * kGroupChannels;
   if (!to_counts && pool) {
-    call.bits = w.bits;
+    call.bits = job.w.bits;
     call.bits_stride = 1;
   } else if (!to_counts) {
     call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + group;
+    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
     call.bits_stride = b.out_words;
   }
-  const uint8_t* packed = p.weights + group * l.quads * 32;
-  if (flat && tile.cols == 1) {
-    sum_column(source.base, l.quads, packed, w.counts);
+  const uint8_t* packed = job.p.weights + group * job.l.quads * 32;
+  if (job.is_column()) {
+    sum_column(job.source.base, job.total, job.l.quads, packed, job.w.counts);
     emit_pixel(call, 0, {});
   } else {
-    run_pixels(l, call, packed, w.weights);
+    run_pixels(job.l, call, packed, job.w.weights);
   }
   if (to_counts) {
     const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    finish_counts(b, flat, p.classes, {w.counts, kGroupChannels, call.channel, channels}, tile, w.final_sums,
-                  out);
+    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
+    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
   } else if (pool) {
-    pool_bits(b, tile, w.bits, 1, group, static_cast<uint64_t*>(out));
+    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
   }
 }
 
@@ -356,11 +375,10 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
   for (int64_t unit = unit_begin; unit < unit_end;) {
     const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
     const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
-    const Source source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
-    for (; unit < stop; ++unit) {
-      const int32_t group = static_cast<int32_t>(unit % layout.channel_groups);
-      run_channel_group(block, layout, p, w, source, tile, group, out);
-    }
+    Job job = {block, layout, p, w, tile, tiling.flat, {}, 0, out};
+    job.source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
+    if (job.is_column()) job.total = sum_of_quads(job.source.base, layout.quads);
+    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
   }
 }
 

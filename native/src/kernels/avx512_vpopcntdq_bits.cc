@@ -190,24 +190,35 @@ void run_pixels(const Call& call) {
   if (pixels - pixel == 1) run_strip<1, kPairs>(call, pixel, &cursor);
 }
 
-void run_channel_group(const Block& b, const Prepared& p, const Workspace& w, const Source& source,
-                       const Tile& tile, int32_t group, void* out) {
+// What the channel groups of one tile share.
+struct Job {
+  const Block& b;
+  const Prepared& p;
+  const Workspace& w;
+  const Tile& tile;
+  bool flat;
+  Source source;
+  void* out;
+};
+
+void run_channel_group(const Job& job, int32_t group) {
+  const Block& b = job.b;
   const bool to_counts = b.output == BlockOutput::int32;
   const bool pool = has_pool(b);
   Call call = {};
-  call.source = source;
-  call.tile = tile;
-  call.weights = group_weights(b, p, group);
-  call.classes = &p.classes;
+  call.source = job.source;
+  call.tile = job.tile;
+  call.weights = group_weights(b, job.p, group);
+  call.classes = &job.p.classes;
   call.channel = group * kGroupChannels;
   if (to_counts) {
-    call.counts = w.counts;
+    call.counts = job.w.counts;
   } else if (pool) {
-    call.bits = w.bits;
+    call.bits = job.w.bits;
     call.bits_stride = 1;
   } else {
     call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + group;
+    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
     call.bits_stride = b.out_words;
   }
   switch (group_pairs(b, group)) {
@@ -226,10 +237,10 @@ void run_channel_group(const Block& b, const Prepared& p, const Workspace& w, co
   }
   if (to_counts) {
     const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    finish_counts(b, is_flat(b), p.classes, {w.counts, kGroupChannels, call.channel, channels}, tile,
-                  w.final_sums, out);
+    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
+    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
   } else if (pool) {
-    pool_bits(b, tile, w.bits, 1, group, static_cast<uint64_t*>(out));
+    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
   }
 }
 
@@ -261,10 +272,9 @@ void bits_run(const Block& block, const void* prepared, const uint8_t* in, void*
   for (int64_t unit = unit_begin; unit < unit_end;) {
     const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);
     const Tile tile = tile_at(block, tiling, unit / groups);
-    const Source source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
-    for (; unit < stop; ++unit) {
-      run_channel_group(block, p, w, source, tile, static_cast<int32_t>(unit % groups), out);
-    }
+    Job job = {block, p, w, tile, tiling.flat, {}, out};
+    job.source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
+    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % groups));
   }
 }
 

@@ -257,32 +257,43 @@ void run_group(const Call& call, bool column) {
   column ? run_column<kVectors>(call) : run_pixels<kVectors>(call);
 }
 
-void run_channel_group(const Block& b, const Layout& l, const Prepared& p, const Workspace& w,
-                       const Source& source, const Tile& tile, int32_t group, void* out) {
-  const bool flat = is_flat(b);
-  const bool column = flat && tile.cols == 1;
+// What the channel groups of one tile share.
+struct Job {
+  const Block& b;
+  const Layout& l;
+  const Prepared& p;
+  const Workspace& w;
+  const Tile& tile;
+  bool flat;
+  Source source;
+  void* out;
+};
+
+void run_channel_group(const Job& job, int32_t group) {
+  const Block& b = job.b;
+  const bool column = job.flat && job.tile.cols == 1;
   const bool to_counts = b.output == BlockOutput::int32;
   const bool pool = has_pool(b);
   const int32_t vectors = group_vectors(b, group);
   Call call = {};
-  call.source = source;
-  call.run_quads = l.run_quads;
-  call.tile = tile;
-  call.packed = p.weights + group * l.quads * 4;  // all groups before are full
-  call.weights = w.weights;
-  call.classes = &p.classes;
+  call.source = job.source;
+  call.run_quads = job.l.run_quads;
+  call.tile = job.tile;
+  call.packed = job.p.weights + group * job.l.quads * 4;  // all groups before are full
+  call.weights = job.w.weights;
+  call.classes = &job.p.classes;
   call.channel = group * kGroupChannels;
   if (to_counts) {
-    call.counts = w.counts;
+    call.counts = job.w.counts;
   } else if (pool) {
-    call.bits = w.bits;
+    call.bits = job.w.bits;
     call.bits_stride = 1;
   } else {
     call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + group;
+    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
     call.bits_stride = b.out_words;
   }
-  if (!column) unpack_weights(l, call.packed, vectors, w.weights);
+  if (!column) unpack_weights(job.l, call.packed, vectors, job.w.weights);
   switch (vectors) {
     case 1:
       run_group<1>(call, column);
@@ -299,10 +310,10 @@ void run_channel_group(const Block& b, const Layout& l, const Prepared& p, const
   }
   if (to_counts) {
     const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    finish_counts(b, flat, p.classes, {w.counts, kGroupChannels, call.channel, channels}, tile, w.final_sums,
-                  out);
+    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
+    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
   } else if (pool) {
-    pool_bits(b, tile, w.bits, 1, group, static_cast<uint64_t*>(out));
+    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
   }
 }
 
@@ -338,11 +349,9 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
   for (int64_t unit = unit_begin; unit < unit_end;) {
     const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
     const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
-    const Source source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
-    for (; unit < stop; ++unit) {
-      const int32_t group = static_cast<int32_t>(unit % layout.channel_groups);
-      run_channel_group(block, layout, p, w, source, tile, group, out);
-    }
+    Job job = {block, layout, p, w, tile, tiling.flat, {}, out};
+    job.source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
+    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
   }
 }
 
