@@ -15,6 +15,7 @@ from PIL import Image
 
 from binarynet import data, training
 from binarynet.errors import (
+    BackendUnavailableError,
     DataError,
     FileFormatError,
     NonFiniteError,
@@ -168,6 +169,7 @@ def test_nothing_is_written_before_the_arguments_are_known_to_be_right(quick_rec
         (["model.hidden=[0]"], UsageError),
         (["training.batch_size=5000"], UsageError),
         (["training.epochs=0"], RecipeError),
+        (["training.accelerator=mps"], BackendUnavailableError),
     ):
         with pytest.raises(error):
             training.train(quick_recipe, overrides=overrides, out=tmp_path / "run", show="off")
@@ -330,3 +332,35 @@ def test_the_bar_runs(quick_recipe, tmp_path, capsys):
 def test_nothing_is_shown_where_there_is_no_terminal(quick_recipe, tmp_path, capsys):
     training.train(quick_recipe, overrides=["training.epochs=1"], out=tmp_path / "run")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_resumed_run_uses_the_threads_of_its_first_part(quick_recipe, tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    chosen = recipe.load(quick_recipe, ["training.threads=0"])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        stopped_after_one_epoch(path, chosen, monkeypatch)
+        torch.set_num_threads(2)
+        training.train(out=path, resume=True, show="off")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert training.load_run(path).provenance["machine"]["threads"] == 1
+
+
+def test_the_compiled_network_trains_to_the_same_weights(quick_recipe, tmp_path, monkeypatch):
+    # The "eager" backend checks what the recipe's key does without the cost of compiling.
+    compiled = []
+
+    def compile_quickly(network, **options):
+        compiled.append(network)
+        return torch_compile(network, backend="eager", fullgraph=True)
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    training.train(quick_recipe, overrides=["training.compile=true"], out=tmp_path / "compiled", show="off")
+    training.train(quick_recipe, out=tmp_path / "eager", show="off")
+    assert len(compiled) == 1
+    ours, theirs = (training.load_run(tmp_path / name).model.state_dict() for name in ("compiled", "eager"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -14,7 +14,7 @@ from binarynet.errors import FileFormatError, NonFiniteError
 from binarynet.training.batches import Batch
 from binarynet.training.evaluation import Evaluation, Total
 from binarynet.training.loss import squared_hinge
-from binarynet.training.randomness import Purpose, derive
+from binarynet.training.randomness import Purpose, derive, seed_torch
 from binarynet.training.recipe import Recipe
 
 
@@ -72,7 +72,8 @@ class Classifier(LightningModule):
             group["lr"] = rate * group["lr_scale"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        torch.manual_seed(derive(self.recipe.seed, Purpose.STEP, self.current_epoch, batch.step, self.global_rank))
+        seed = derive(self.recipe.seed, Purpose.STEP, self.current_epoch, batch.step, self.global_rank)
+        seed_torch(seed, self.device)
         cost = squared_hinge(self._run(batch.images), batch.labels)
         seen = cost.detach()
         self._cost_sum = self._cost_sum + seen.double()

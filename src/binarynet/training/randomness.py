@@ -9,6 +9,7 @@ import enum
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 
 class Purpose(enum.IntEnum):
@@ -28,3 +29,15 @@ def permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits ``count`` samples: int64 ``[count]``, the same on every rank."""
     sequence = np.random.SeedSequence([seed, Purpose.SHUFFLE, epoch])
     return np.random.Generator(np.random.PCG64(sequence)).permutation(count)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators of the CPU and of ``device``.
+
+    ``torch.manual_seed`` would do, but formats a stack trace per absent kind of device: 1.5 ms in every step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

@@ -19,7 +19,7 @@ from torch import nn
 
 from binarynet import data
 from binarynet.data import Dataset
-from binarynet.errors import BinaryNetError, DataError, FileFormatError, UsageError
+from binarynet.errors import BackendUnavailableError, BinaryNetError, DataError, FileFormatError, UsageError
 from binarynet.files import write_whole
 from binarynet.training import checkpoint, curves, display, provenance
 from binarynet.training import recipe as recipes
@@ -28,7 +28,7 @@ from binarynet.training.evaluation import Evaluation, evaluate
 from binarynet.training.interrupt import Interrupt, Stopped
 from binarynet.training.module import Classifier
 from binarynet.training.progress import EpochRow, Progress
-from binarynet.training.randomness import Purpose, derive
+from binarynet.training.randomness import Purpose, derive, seed_torch
 from binarynet.training.recipe import Recipe
 from binarynet.training.recorder import Recorder
 from binarynet.training.run_directory import (
@@ -96,6 +96,7 @@ def train(
     Raises:
         UsageError: ``out`` exists without ``resume``; there is nothing to resume, or it follows another recipe.
         RecipeError: a wrong recipe.
+        BackendUnavailableError: an accelerator that this machine does not have.
         DataError: missing or damaged data; a full disk (the last complete checkpoint stays).
         FileFormatError: a damaged or foreign checkpoint.
         NonFiniteError: training diverged.
@@ -104,9 +105,10 @@ def train(
     chosen, run, resuming = _choose(recipe, overrides, out, resume)
     if resuming and (finished := _finished(run)) is not None:
         return finished
+    _check_accelerator(chosen.training.accelerator)
     dataset = data.load(chosen.dataset.name, data_dir, **chosen.dataset.options)
-    with _quiet(), _torch_state(chosen.training.threads):
-        torch.manual_seed(derive(chosen.seed, Purpose.INITIAL_WEIGHTS))
+    with _quiet(), _torch_state(chosen.training.threads or (_threads_before(run) if resuming else 0)):
+        seed_torch(derive(chosen.seed, Purpose.INITIAL_WEIGHTS), torch.device("cpu"))
         network = build_network(chosen, dataset.policy.shape, len(dataset.classes))
         progress, optimizer_state = _restore(run, network, dataset) if resuming else (Progress(), None)
         job = _Job(chosen, run, dataset, network, progress, optimizer_state)
@@ -202,7 +204,7 @@ class _Job:
             trainer.fit(self.module, self.batches, validation)
 
     def _conclude(self) -> RunResult:
-        model = load_best(self.run, self.recipe, self.dataset.policy.shape, len(self.dataset.classes))
+        model, _ = load_best(self.run, self.recipe, self.dataset.policy.shape, len(self.dataset.classes))
         test = evaluate(model, self.dataset.test, batch_size=self.recipe.training.evaluation_batch_size)
         title = f"{self.recipe.name}, seed {self.recipe.seed}"
         history, best_epoch = self.progress.history, self.progress.best_epoch
@@ -285,6 +287,22 @@ def _choose(
             "it has, or train in another directory"
         )
     return stored, run, True
+
+
+def _check_accelerator(name: str) -> None:
+    mps = torch.backends.mps.is_available()
+    if not {"gpu": torch.cuda.is_available() or mps, "mps": mps}.get(name, True):
+        raise BackendUnavailableError(
+            f'training.accelerator = "{name}", but torch {torch.__version__} finds none on this machine; '
+            'use "auto" or "cpu"'
+        )
+
+
+def _threads_before(run: RunDirectory) -> int:
+    """Threads of the run's first part, so that its other part rounds sums alike; 0 where they are not known."""
+    machine = run.read_provenance().get("machine") if run.provenance.is_file() else None
+    threads = machine.get("threads") if isinstance(machine, dict) else None
+    return threads if type(threads) is int and 0 < threads <= 1024 else 0
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

@@ -91,7 +91,8 @@ class LoadedRun(NamedTuple):
     Attributes:
         model: the network with the selected weights, in evaluation mode, on the CPU.
         recipe: what it was trained by.
-        provenance: the content of ``run.json``; ``provenance["dataset"]`` has ``classes`` and ``policy``.
+        provenance: the content of ``run.json``, with ``best_epoch`` and ``validation_error`` of these weights;
+            ``provenance["dataset"]`` has ``classes`` and ``policy``.
     """
 
     model: nn.Module
@@ -114,17 +115,25 @@ def load_run(run_dir: str | PathLike[str]) -> LoadedRun:
     provenance = run.read_provenance()
     if not run.best.is_file():
         raise UsageError(f"{run.path}: no epoch of this run was finished yet; resume it first")
-    model = load_best(run, recipe, *input_of(provenance, run.provenance))
-    return LoadedRun(model, recipe, provenance)
+    model, selected = load_best(run, recipe, *input_of(provenance, run.provenance))
+    return LoadedRun(model, recipe, {**provenance, **selected})
 
 
-def load_best(run: RunDirectory, recipe: Recipe, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The network with the selected weights, in evaluation mode; memory is bounded by the checkpoint's size."""
+def load_best(
+    run: RunDirectory, recipe: Recipe, input_shape: tuple[int, int, int], classes: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the selected weights, in evaluation mode, and their ``best_epoch`` and ``validation_error``.
+
+    Memory is bounded by the checkpoint's size.
+    """
     with torch.device("meta"):
         model = build_network(recipe, input_shape, classes)
     content = checkpoint.load(run.best, BEST)
     checkpoint.load_network(model, content.get("network"), run.best)
-    return model.eval()
+    epoch, error = content.get("epoch"), content.get("validation_error")
+    if type(epoch) is not int or type(error) is not float:
+        raise FileFormatError(f"{run.best}: does not say of which epoch it is")
+    return model.eval(), {"best_epoch": epoch, "validation_error": error}
 
 
 def build_network(recipe: Recipe, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
