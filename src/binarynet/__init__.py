@@ -48,11 +48,18 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"binarynet.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"binarynet.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'binarynet' has no attribute {name!r}")
+    if name not in _MODULES and name not in _NAMES:
+        raise AttributeError(f"module 'binarynet' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"binarynet.{_NAMES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "binarynet"):
+            raise
+        raise ModuleNotFoundError(
+            f"binarynet.{name} needs {package}, which is not installed: pip install 'binarynet[train]'", name=error.name
+        ) from None
+    return getattr(module, name) if name in _NAMES else module
 
 
 def __dir__() -> list[str]:
