@@ -17,7 +17,7 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t bytes) : bytes_(bytes) {
     if (bytes > static_cast<size_t>(PTRDIFF_MAX) - kAlignment) throw std::bad_alloc();
-    if (bytes > 0) data_ = ::operator new(round_up(bytes), std::align_val_t{kAlignment});
+    if (bytes > 0) data_ = ::operator new(bytes, std::align_val_t{kAlignment});
   }
   AlignedBuffer(AlignedBuffer&& other) noexcept { swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {

@@ -1,4 +1,5 @@
 // binarynet_tests [suite...] [--seed N]: without a suite, all of them. Exit status 0 if everything holds.
+// binarynet_tests --list: the instruction sets that can be tested here.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -15,6 +16,9 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
       seed = std::strtoull(argv[++i], nullptr, 10);
+    } else if (std::strcmp(argv[i], "--list") == 0) {
+      for (const std::string& isa : binarynet_tests::usable_isas()) std::printf("%s\n", isa.c_str());
+      return 0;
     } else {
       chosen.push_back(argv[i]);
     }
@@ -28,9 +32,6 @@ int main(int argc, char** argv) {
   if (chosen.empty()) {
     for (const auto& suite : suites) chosen.push_back(suite.first);
   }
-  std::printf("instruction sets:");
-  for (const std::string& isa : binarynet_tests::usable_isas()) std::printf(" %s", isa.c_str());
-  std::printf("\n");
   for (const std::string& name : chosen) {
     const auto suite = suites.find(name);
     if (suite == suites.end()) {

@@ -68,7 +68,7 @@ def build(directory: Path, *options: str) -> Path:
             [
                 tool("cmake"),
                 *("-S", REPOSITORY, "-B", directory, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
-                *("-DBINARYNET_TESTS=ON", "-DBINARYNET_WERROR=ON", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"),
+                *("-DBINARYNET_TESTS=ON", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"),
                 *options,
             ]
         )

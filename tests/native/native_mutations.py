@@ -7,15 +7,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutation:
-    """Replace ``old`` (which occurs exactly once) by ``new`` in ``native/src/<file>``."""
+    """Replace ``old`` (which occurs exactly once) by ``new`` in ``native/src/<file>``.
+
+    Needs a machine with the instruction set ``isa``. Of a header, ``compiled`` is the source file that takes it.
+    """
 
     name: str
     file: str
     old: str
     new: str
+    isa: str = "portable"
+    compiled: str = ""
 
 
 PORTABLE = "kernels/portable.cc"
+CLASSES = "kernels/simd_classes.h"
+TILES = "kernels/simd_tiles.h"
+AVX2 = "avx2"
+AVX2_BITS = "kernels/avx2_bits.cc"
+AVX2_BYTES = "kernels/avx2_bytes.cc"
+AVX512 = "avx512_vpopcntdq"
+AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
+AVX512_BYTES = "kernels/avx512_vpopcntdq_bytes.cc"
 
 MUTATIONS = (
     Mutation("a byte counter overflows", PORTABLE, "kWordsPerFlush = 31", "kWordsPerFlush = 32"),
@@ -91,4 +104,24 @@ MUTATIONS = (
         "} else if (std::string(requested) ==",
         "} else if (row.why_not.empty() || std::string(requested) ==",
     ),
+    Mutation(
+        "AVX2: a 16-bit count overflows",
+        AVX2_BITS,
+        "kMostGroupsOf16Bits = 65535 /",
+        "kMostGroupsOf16Bits = 80000 /",
+        AVX2,
+    ),
+    Mutation(
+        "AVX2: falling is ignored", AVX2_BITS, "call->falling = b.falling + word", "call->falling = kNoneFalling", AVX2
+    ),
+    Mutation("AVX2: every second column is lost", AVX2_BITS, "? first + words : zeros", "? zeros : zeros", AVX2),
+    Mutation("AVX2: outside taps count", CLASSES, "bytes ? 0 : 2 * ones", "0 * ones", AVX2, AVX2_BITS),
+    Mutation("AVX2: rounding of bounds", CLASSES, "value >= 0 ? value / 2 : ", "true ? value / 2 : ", AVX2, AVX2_BITS),
+    Mutation("AVX2: a class per column too few", CLASSES, "* cols + col_class", "+ col_class", AVX2, AVX2_BYTES),
+    Mutation("AVX2: pooled tiles forget falling", TILES, "any ^ b.falling[word + k]", "any", AVX2, AVX2_BITS),
+    Mutation("AVX2: 16-bit sums of bytes overflow", AVX2_BYTES, "kBlockQuads = 64", "kBlockQuads = 96", AVX2),
+    Mutation("AVX-512: <= instead of <", AVX512_BITS, "_mm512_cmplt_epi32_mask(", "_mm512_cmple_epi32_mask(", AVX512),
+    Mutation("AVX-512: a strip of two is left out", AVX512_BITS, "pixels - pixel == 2", "pixels - pixel == 9", AVX512),
+    Mutation("AVX-512: >= instead of >", AVX512_BYTES, "_mm512_cmpgt_epi32_mask(", "_mm512_cmpge_epi32_mask(", AVX512),
+    Mutation("AVX-512: 2u - 254", CLASSES, "-255 * (2 * ones", "-254 * (2 * ones", AVX512, AVX512_BYTES),
 )

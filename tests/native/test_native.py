@@ -86,17 +86,17 @@ def compile_mutant(build: Path, mutation: Mutation, directory: Path) -> Path:
     text = original.read_text()
     assert text.count(mutation.old) == 1, f"{mutation.file} has changed: adapt the mutation {mutation.name!r}"
     copies = directory / original.parent.name
-    shutil.copytree(original.parent, copies, ignore=shutil.ignore_patterns("*.cc"), dirs_exist_ok=True)
-    broken = copies / original.name
-    broken.write_text(text.replace(mutation.old, mutation.new))
+    shutil.copytree(original.parent, copies)
+    (copies / original.name).write_text(text.replace(mutation.old, mutation.new))
 
+    source = SOURCES / (mutation.compiled or mutation.file)
     commands = json.loads((build / "compile_commands.json").read_text())
-    command = next(entry["command"] for entry in commands if Path(entry["file"]) == original)
+    command = next(entry["command"] for entry in commands if Path(entry["file"]) == source)
     arguments = shlex.split(command.replace("-O3", "-O1"))
     object_file = directory / "broken.o"
     arguments[arguments.index("-o") + 1] = str(object_file)
-    arguments[arguments.index("-c") + 1] = str(broken)
-    compiled = run([*arguments, "-w", "-I", original.parent])
+    arguments[arguments.index("-c") + 1] = str(copies / source.name)
+    compiled = run([*arguments, "-w"])
     assert compiled.returncode == 0, compiled.stderr
 
     program = directory / "broken"
@@ -113,9 +113,12 @@ def compile_mutant(build: Path, mutation: Mutation, directory: Path) -> Path:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mutants_are_noticed(optimized: Path, mutation: Mutation, tmp_path: Path) -> None:
+    usable = run([optimized / "native/tests/binarynet_tests", "--list"]).stdout.split()
+    if mutation.isa not in usable:
+        pytest.skip(f"this machine or build has no {mutation.isa}")
     program = compile_mutant(optimized, mutation, tmp_path)
     result = run([program])
-    assert result.returncode != 0, f"nothing noticed that {mutation.name}"
+    assert result.returncode != 0, f"nothing noticed: {mutation.name}"
 
 
 def test_the_unbroken_program_passes(optimized: Path, tmp_path: Path) -> None:
