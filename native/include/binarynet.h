@@ -67,7 +67,8 @@ binarynet_status binarynet_graph_value_info(const binarynet_graph* graph, binary
 binarynet_status binarynet_graph_add_input(binarynet_graph* graph, int64_t h, int64_t w, int64_t c,
                                            binarynet_value* value);
 /* Sums of a binary convolution: U8 or BITS [h, w, c] -> I32 [h', w', out_channels].
- * weights: BITS [out_channels, kernel_h, kernel_w, BINARYNET_WORDS(c)]; copied. A dense layer is a 1 x 1 window. */
+ * weights: BITS [out_channels, kernel_h, kernel_w, BINARYNET_WORDS(c)]; copied. A dense layer is a 1 x 1
+ * window. Paddings are smaller than the kernel; 255 * fan-in (U8) or the fan-in (BITS) is at most 2^24. */
 binarynet_status binarynet_graph_add_convolution(binarynet_graph* graph, binarynet_value source,
                                                  const binarynet_window* window, int64_t out_channels,
                                                  const uint64_t* weights, size_t num_weight_words,
@@ -81,27 +82,30 @@ binarynet_status binarynet_graph_add_threshold(binarynet_graph* graph, binarynet
                                                const int32_t* thresholds, const uint64_t* falling,
                                                size_t num_channels, binarynet_value* value);
 /* I32 -> F32: float(sum) * scale[channel] + shift[channel], two float32 roundings; copied. */
-binarynet_status binarynet_graph_add_affine(binarynet_graph* graph, binarynet_value source, const float* scale,
-                                            const float* shift, size_t num_channels, binarynet_value* value);
+binarynet_status binarynet_graph_add_affine(binarynet_graph* graph, binarynet_value source,
+                                            const float* scale, const float* shift, size_t num_channels,
+                                            binarynet_value* value);
 /* [h, w, c] -> [1, 1, h * w * c], h slowest, c fastest; the type stays. */
 binarynet_status binarynet_graph_add_flatten(binarynet_graph* graph, binarynet_value source,
                                              binarynet_value* value);
 
 typedef struct binarynet_session_options {
-  const char* isa;                /* NULL: the best one here, or what BINARYNET_FORCE_ISA names */
-  int32_t num_threads;            /* 0: one per core this process may use */
+  const char* isa;     /* NULL: what BINARYNET_FORCE_ISA names if set (and not ""), else the best */
+  int32_t num_threads; /* 0: one per core this process may use */
   const binarynet_value* outputs; /* values to return from every run, in this order (taps included) */
   size_t num_outputs;
 } binarynet_session_options;
 
 /* Compile. The graph may be freed afterwards. Values that are not outputs may be fused away. */
-binarynet_status binarynet_session_create(const binarynet_graph* graph, const binarynet_session_options* options,
+binarynet_status binarynet_session_create(const binarynet_graph* graph,
+                                          const binarynet_session_options* options,
                                           binarynet_session** session);
 void binarynet_session_free(binarynet_session* session);
-/* images: uint8 [batch, h, w, c]; outputs[i]: memory for [batch, ...] of the i-th output. batch may be 0. */
+/* images: uint8 [batch, h, w, c]; outputs[i]: memory for [batch, ...] of the i-th output, aligned to its
+ * words or numbers, overlapping nothing. batch may be 0. Large batches are computed in chunks. */
 binarynet_status binarynet_session_run(const binarynet_session* session, const uint8_t* images, int64_t batch,
                                        void* const* outputs);
-/* Name of the instruction set in use: a string that lives as long as the library. */
+/* Name of the instruction set in use: a string that lives as long as the library. "" for NULL. */
 const char* binarynet_session_isa(const binarynet_session* session);
 int32_t binarynet_session_num_threads(const binarynet_session* session);
 

@@ -1,10 +1,11 @@
 // The contract between the planner and the kernels of one instruction set.
 //
-// Everything here is plain data and plain functions: a kernel file is compiled with its own instruction-set flags
-// and must not share inline code (standard containers included) with the rest, or the linker might keep its copy.
+// Everything here is plain data and plain functions: a kernel file is compiled with its own instruction-set
+// flags and must not share inline code (standard containers included) with the rest, or the linker might keep
+// its copy.
 //
-// A block is convolution -> optional max-pool -> optional threshold. A dense layer is a convolution with a 1 x 1
-// window; a dense layer over a batch may be seen by a kernel as one image of width `batch`.
+// A block is convolution -> optional max-pool -> optional threshold. A dense layer is a convolution with a
+// 1 x 1 window; a dense layer over a batch may be seen by a kernel as one image of width `batch`.
 #pragma once
 
 #include <cstddef>
@@ -16,34 +17,39 @@ enum class BlockInput : int32_t { bytes, bits };   // uint8 [h, w, c] (standing 
 enum class BlockOutput : int32_t { bits, int32 };  // thresholded and packed, or the (pooled) sums themselves
 
 // Geometry and parameters of one block. Arrays stay owned by the planner and outlive the prepared layer.
+// Every padding is smaller than its kernel, every window lies on at least one element; sums are within
+// +-2^24.
 struct Block {
   BlockInput input;
   BlockOutput output;
-  int32_t in_h, in_w, in_c, in_words;          // in_words: words per pixel (bits input)
+  int32_t in_h, in_w, in_c, in_words;  // in_words: words per pixel (bits input)
   int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-  int32_t conv_h, conv_w, out_c, out_words;    // sums before pooling; words per output pixel
+  int32_t conv_h, conv_w, out_c, out_words;  // sums before pooling; words per output pixel
   int32_t pool_h, pool_w, pool_stride_h, pool_stride_w, pool_pad_h, pool_pad_w;  // 1 x 1 stride 1: none
-  int32_t out_h, out_w;                        // after pooling
-  const uint64_t* weights;                     // [out_c][kernel_h][kernel_w][words(in_c)]
-  const int32_t* thresholds;                   // [out_c], output == bits only: (max sum >= t) ^ falling
-  const uint64_t* falling;                     // [out_words]
+  int32_t out_h, out_w;                                                          // after pooling
+  const uint64_t* weights;    // [out_c][kernel_h][kernel_w][words(in_c)]
+  const int32_t* thresholds;  // [out_c], output == bits only: (max sum >= t) ^ falling
+  const uint64_t* falling;    // [out_words]
 };
 
 // One row per instruction set. All functions are thread-safe; `prepared` is read-only after prepare().
 struct KernelSet {
-  const char* name;           // "portable", "avx2", ...: names instructions, not processors
-  // Bytes of the kernel's own weight layout, and the layout itself (64-byte aligned memory). Run at session creation.
+  const char* name;  // "portable", "avx2", ...: names instructions, not processors
+  // Bytes of the kernel's own weight layout, and the layout itself (64-byte aligned memory). Run when a
+  // session is created.
   size_t (*prepared_bytes)(const Block&);
   void (*prepare)(const Block&, void* prepared);
-  // Work is divided into units that threads take in contiguous ranges; the outputs of different units never share
-  // a 64-bit word. unit_count may depend on the batch (a unit may be an image, some rows, a group of 64 * n channels).
+  // Work is divided into units that threads take in contiguous ranges; the outputs of different units never
+  // share a 64-bit word. unit_count may depend on the batch (a unit may be an image, some rows, a group of
+  // 64 * n channels).
   int64_t (*unit_count)(const Block&, int64_t batch);
-  // Scratch bytes that one run() call with up to `units` units needs (64-byte aligned, contents undefined).
+  // Scratch bytes that one run() call with up to `units` units needs (64-byte aligned, contents undefined;
+  // null if 0).
   size_t (*workspace_bytes)(const Block&, int64_t batch, int64_t units);
   // in: uint8 or uint64 [batch, in_h, in_w, ...]; out: uint64 or int32 [batch, out_h, out_w, ...].
   // No byte outside of these arrays may be read or written; padding bits of out are written as 0.
-  void (*run)(const Block&, const void* prepared, const void* in, void* out, int64_t batch, int64_t unit_begin,
-              int64_t unit_end, void* workspace);
+  void (*run)(const Block&, const void* prepared, const void* in, void* out, int64_t batch,
+              int64_t unit_begin, int64_t unit_end, void* workspace);
 };
 
 extern const KernelSet kPortableKernels;
