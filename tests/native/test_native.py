@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from native_build import REPOSITORY, compiler, run
+from native_build import REPOSITORY, compiler, run, tool
 from native_mutations import MUTATIONS, Mutation
 
 SUITES = ("api", "kernels", "networks", "threads")
@@ -31,6 +31,18 @@ def test_seeds_differ(optimized: Path) -> None:
 def test_from_plain_c(optimized: Path) -> None:
     result = run([optimized / "native/tests/binarynet_c_test"])
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_kernels_share_no_inline_code(optimized: Path) -> None:
+    """Weak symbols of a kernel file could displace the same functions compiled for every processor."""
+    objects = sorted((optimized / "native/CMakeFiles/binarynet_core.dir/src/kernels").glob("*.o"))
+    assert objects
+    for file in objects:
+        symbols = run([tool("nm"), "--demangle", file]).stdout.splitlines()
+        kinds = {line[19:]: line[17] for line in symbols if len(line) > 19}
+        assert "T" in kinds.values() or "R" in kinds.values() or "D" in kinds.values(), f"{file.name}: no symbols"
+        weak = [name for name, kind in kinds.items() if kind in "WwVvu"]
+        assert not weak, f"{file.name}: {weak}"
 
 
 @pytest.mark.parametrize("suite", SUITES)
