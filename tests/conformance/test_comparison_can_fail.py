@@ -6,7 +6,7 @@ from conformance_cases import CASES
 from conformance_oracle import assert_equal, evaluate_slowly, open_words
 
 from binarynet.errors import VerificationError
-from binarynet.graph import Affine, Convolution, Dense, Threshold, evaluate
+from binarynet.graph import Affine, Convolution, Dense, Threshold, evaluate, reference
 from binarynet.runtime import Session, engines, verify
 from random_graphs import changed
 
@@ -98,7 +98,7 @@ def test_verify_notices_a_faulty_engine(engine, monkeypatch):
     """Only one engine is wrong, in one bit of one layer of one image: exactly that is reported."""
     graph, images = IMAGES.graph, IMAGES.inputs()
     node = first(graph, Threshold)
-    run, reference = Session.run_tapped, evaluate
+    run, honest = Session.run_tapped, evaluate
 
     def flip(values):
         if node.name in values:
@@ -107,8 +107,8 @@ def test_verify_notices_a_faulty_engine(engine, monkeypatch):
         return values
 
     if engine == "reference":
-        monkeypatch.setattr("binarynet.runtime.verification.evaluate", lambda *a: flip(reference(*a)))
-        baseline = {"sound": lambda chunk, names: reference(graph, chunk, names)}
+        monkeypatch.setattr("binarynet.runtime.verification.evaluate", lambda *a: flip(honest(*a)))
+        baseline = {"sound": lambda chunk, names: honest(graph, chunk, names)}
     else:
         monkeypatch.setattr(
             Session, "run_tapped", lambda self, x: flip(run(self, x)) if self.engine == engine else run(self, x)
@@ -141,3 +141,51 @@ def test_nonzero_padding_is_noticed():
         verify(
             graph, images, extra={"reference twin": lambda chunk, names: {n: values[n] for n in names if n in values}}
         )
+
+
+# Faults in the reference evaluator itself: the specification is not exempt
+
+REFERENCE_FAULTS = {
+    "padding of +1": ("_pad", lambda real: lambda x, window, value: real(x, window, 1 if value == 0 else value)),
+    "padding that wins a pooling": ("_pad", lambda real: lambda x, window, value: real(x, window, max(value, 0) or 1)),
+    "inputs as 2u - 256": ("_operand", lambda real: lambda x, kind: real(x, kind) - (kind.kind == "u8")),
+    "0 bits as 0": ("_operand", lambda real: lambda x, kind: np.maximum(real(x, kind), 0)),
+    "taps one column to the right": (
+        "_taps",
+        lambda real: lambda x, w, i, j, out: real(np.roll(x, -1, 2), w, i, j, out),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "breaks"), REFERENCE_FAULTS.values(), ids=REFERENCE_FAULTS.keys())
+def test_the_oracle_notices_a_broken_reference(name, breaks, monkeypatch):
+    case = BY_NAME["pool 3x3 stride 2 padding 1 of sums 65 to 64"]
+    graph, images = case.graph, case.inputs()
+    expected = evaluate_slowly(graph, images)
+
+    def compare():
+        for value, got in evaluate(graph, images, list(graph.types)).items():
+            assert_equal(graph, value, got, expected[value], "reference")
+
+    compare()
+    monkeypatch.setattr(reference, name, breaks(getattr(reference, name)))
+    with pytest.raises(AssertionError, match=r"reference: .* differ, first at"):
+        compare()
+
+
+@pytest.mark.parametrize("direction", ["thresholds", "falling"])
+def test_the_extreme_thresholds_are_each_needed(direction):
+    """Every special threshold and direction changes some bit of its case: none of them is there for nothing."""
+    case = BY_NAME["extreme thresholds"]
+    graph, images = case.graph, case.inputs()
+    node = graph.node("sign")
+    values = getattr(node, direction)
+    expected = evaluate_slowly(graph, images)["sign"]
+    inside = np.flatnonzero((node.thresholds > -255) & (node.thresholds <= 255) | (direction == "falling"))
+    assert len(inside)
+    for channel in inside:
+        changed_values = values.copy()
+        # sums are odd here: an even threshold must move by two to meet another one
+        changed_values[channel] = ~values[channel] if direction == "falling" else values[channel] + 2
+        broken = evaluate_slowly(changed(graph, "sign", **{direction: changed_values}), images)["sign"]
+        assert set(np.argwhere(broken != expected)[:, 1]) == {channel}

@@ -199,3 +199,12 @@ def test_the_header_is_json_text_with_sorted_keys():
     length = int.from_bytes(content[:8], "little")
     text = json.loads(content[8 : 8 + length])["__metadata__"]["binarynet"]
     assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+def test_another_bit_order_would_be_noticed(monkeypatch):
+    """The golden file is what notices that writer and reader changed together."""
+    pack, unpack = np.packbits, np.unpackbits
+    network = read(GOLDEN)
+    monkeypatch.setattr(np, "packbits", lambda bits, **_: pack(bits, bitorder="big"))
+    monkeypatch.setattr(np, "unpackbits", lambda data, count=None, **_: unpack(data, count=count, bitorder="big"))
+    assert to_bytes(network) != GOLDEN.read_bytes()

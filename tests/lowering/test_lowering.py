@@ -1,5 +1,8 @@
 """What can be lowered: many ways to write the same forward, the order of features, names, and the module's state."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,8 @@ from binarynet.encoding import unpack_bits
 from binarynet.errors import UnsupportedLayerError, VerificationError
 from binarynet.fileformat import to_bytes
 from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign, StochasticSign
-from binarynet.lowering import lower, lower_checked, pack, probe, torch_source
+from binarynet.lowering import fold_thresholds, lower, lower_checked, pack, probe, torch_source
+from binarynet.lowering.lower import _Lowering
 from binarynet.models import build
 from binarynet.runtime import verify
 from random_graphs import random_images
@@ -325,3 +329,53 @@ def test_sums_that_are_no_integers_are_noticed():
     images = random_images(np.random.default_rng(0), 4, SHAPE)
     with pytest.raises(VerificationError, match="the sums of 'dense' are not integers"):
         verify(lowered.graph, images, extra={"torch": torch_source(lowered)})
+
+
+# Proof that the proof can fail
+
+
+def off_by_one(scale, shift, bound):
+    """Thresholds of a ties network one too high in channel 5, where a sum meets the threshold."""
+    thresholds, falling = fold_thresholds(scale, shift, bound)
+    thresholds[5] += 1
+    return thresholds, falling
+
+
+def wrong_direction(scale, shift, bound):
+    thresholds, falling = fold_thresholds(scale, shift, bound)
+    falling[5] ^= True
+    return thresholds, falling
+
+
+@pytest.mark.parametrize("fault", [off_by_one, wrong_direction])
+def test_a_wrong_threshold_is_noticed_with_layer_and_channel(fault, monkeypatch):
+    """Shifts are odd multiples of the scale, so that the sums -7, -5 ... 7 meet every threshold."""
+    norm = BatchNorm1d(8)
+    with torch.no_grad():
+        norm.bias.copy_(-torch.arange(-7.0, 8.0, 2.0))
+    network = nn.Sequential(BinaryLinear(1, 7, first=True), Sign(), BinaryLinear(7, 8), norm, Sign())
+    assert_packs(network, (1,))
+    monkeypatch.setattr(sys.modules[_Lowering.__module__], "fold_thresholds", fault)
+    with torch.no_grad():  # channel 5 sums to 3, which is its threshold: 5 weights agree with the bits, 2 do not
+        bits = torch.where(network[0].weight[:, 0] >= 0, 1.0, -1.0)
+        network[2].weight[5] = bits * torch.tensor([1, 1, 1, 1, 1, -1, -1])
+    message = r"reference differs from torch in '4': \d+ of \d+ bits values; first at image \d+, channel 5"
+    with pytest.raises(VerificationError, match=message):
+        pack(network, (1,))
+
+
+def test_a_wrong_order_of_features_is_noticed(monkeypatch):
+    """Without the permutation behind a flatten, the scores are wrong."""
+    honest = _Lowering.flatten_stored
+    monkeypatch.setattr(_Lowering, "flatten_stored", lambda *a: replace(honest(*a), order=None))
+    with pytest.raises(VerificationError, match="differs from torch in"):
+        pack(Network(lambda m, x: m.head(m.flat(m.features(x)))), SHAPE)
+
+
+def test_a_wrong_weight_bit_is_noticed(monkeypatch):
+    network = Network(lambda m, x: m.head(m.flat(m.features(x))))
+    lowered = lower_checked(network, SHAPE)
+    with torch.no_grad():
+        network.dense.weight[2, 17].neg_()
+    with pytest.raises(VerificationError, match=r"reference differs from torch in 'scores': .*image 0, channel 2:"):
+        probe(lowered).require_exact()
