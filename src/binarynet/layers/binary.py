@@ -1,4 +1,4 @@
-"""Layers whose weights take part in products only as +1 / -1 (``paper.md`` A2).
+"""Layers whose weights take part in products only as +1 / -1 (arXiv 1602.02830, section 1).
 
 Sums stay integers from end to end: operands are +-1 (0 where dropped), or the odd integers ``2u - 255`` of 8-bit
 inputs ``u`` in a first layer, and both the accumulator and the stored result are float32 (float64 in a network that
@@ -52,7 +52,7 @@ class BinaryLayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the latent weights anew from U(-1, 1), with torch's global generator (``paper.md`` A9)."""
+        """Draw the latent weights anew from U(-1, 1), with torch's global generator, as the paper's programs do."""
         with torch.no_grad():
             self.weight.uniform_(-1, 1)
 
@@ -100,7 +100,7 @@ class BinaryLayer(nn.Module):
         return x
 
     def _rescale(self, sums: Tensor) -> Tensor:
-        """Dropout's 1/(1-p), applied to the finished integer sums (``DESIGN`` section 4)."""
+        """Dropout's 1/(1-p), applied to the finished integer sums."""
         if self.training and self.dropout > 0:
             return sums * (1 / (1 - self.dropout))
         return sums

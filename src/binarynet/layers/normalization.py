@@ -23,7 +23,7 @@ class Normalization(nn.Module):
         bias: learned offset, float32 ``[num_features]``, starts at 0.
         running_mean: averaged batch mean of ``x * input_scale``, starts at 0.
         running_inv_std: averaged inverse standard deviation of ``x * input_scale``, starts at 1. It is the inverse
-            that is averaged, not the variance (``paper.md`` A5).
+            that is averaged, not the variance, as in the paper's programs.
     """
 
     num_dimensions: ClassVar[int]
@@ -100,7 +100,7 @@ class Normalization(nn.Module):
 
 
 class _BatchNorm(Normalization):
-    """Batch normalization as in the Theano setting of the paper (``paper.md`` A5).
+    """Batch normalization as in the Theano setting of the paper.
 
     Training mode, per channel over the batch (and the pixels), with ``z = x * input_scale``:
     ``y = weight * (z - mean(z)) / sqrt(var(z) + eps) + bias``, ``var`` being the biased variance; then

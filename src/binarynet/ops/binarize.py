@@ -1,4 +1,4 @@
-"""Deterministic and stochastic binarization (Hubara et al. 2016, eqs. 1 to 5; ``paper.md`` A1, A3).
+"""Deterministic and stochastic binarization (Hubara et al. 2016, arXiv 1602.02830, eqs. 1 to 5).
 
 Every function maps a float tensor of any shape to +1 / -1 of the same shape, dtype and device, with
 ``sign(0) = sign(-0.0) = +1``. They appear in a ``torch.fx`` trace as one node whose target is the function itself.
@@ -66,7 +66,8 @@ def stochastic_sign(x: Tensor, generator: torch.Generator | None = None) -> Tens
 def binarize_weight(weight: Tensor) -> Tensor:
     """Sign of a latent weight; the gradient with respect to the binary weight goes to the latent one unchanged.
 
-    There is no mask: the latent weight is kept in [-1, 1] by clipping after each update instead (``paper.md`` A3).
+    There is no mask: the latent weight is kept in [-1, 1] by clipping after each update instead
+    (arXiv 1602.02830, section 1.3).
 
     Args:
         weight: float tensor, any shape.

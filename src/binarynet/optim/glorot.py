@@ -1,4 +1,4 @@
-"""Glorot learning-rate scaling and Adam with it (``paper.md`` A8)."""
+"""Glorot learning-rate scaling and Adam with it (arXiv 1602.02830, section 2.1)."""
 
 from __future__ import annotations
 

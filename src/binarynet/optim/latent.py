@@ -1,4 +1,4 @@
-"""Latent weights: finding them, and keeping them in [-1, 1] (``paper.md`` A3, A4)."""
+"""Latent weights: finding them, and keeping them in [-1, 1] (arXiv 1602.02830, section 1.3 and algorithm 1)."""
 
 from __future__ import annotations
 

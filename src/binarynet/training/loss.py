@@ -11,7 +11,7 @@ from binarynet.errors import ShapeError
 def squared_hinge(scores: Tensor, labels: Tensor) -> Tensor:
     """Mean over batch and classes of ``max(0, 1 - t * y)^2``, targets t being +1 for the label's class, else -1.
 
-    The mean is over all elements, not a sum over classes (``paper.md`` A9).
+    The mean is over all elements, not a sum over classes, as in both of the paper's programs.
 
     Args:
         scores: float ``[batch, classes]``.

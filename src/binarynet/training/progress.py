@@ -59,7 +59,7 @@ class Progress:
     history: list[EpochRow] = field(default_factory=list)
 
     def finish_epoch(self, row: EpochRow) -> bool:
-        """Take in a finished epoch; True if it is the best so far (a tie goes to the later one, ``paper.md`` A9)."""
+        """Take in a finished epoch; True if it is the best so far (a tie goes to the later one, as in the original)."""
         self.history.append(row)
         self.epoch, self.step, self.cost_sum, self.epoch_seconds = row.epoch, 0, 0.0, 0.0
         if row.validation_error > self.best_error:
