@@ -38,6 +38,7 @@ def test_one_graph_in_both_modes():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_evaluation_has_the_same_bits():
     model = network()
     for _ in range(3):

@@ -18,7 +18,8 @@ class Sign(nn.Module):
 class StochasticSign(nn.Module):
     """:func:`binarynet.ops.stochastic_sign` in training mode, :func:`binarynet.ops.sign` in evaluation mode.
 
-    The Torch7 runs of the paper train with it (arXiv 1602.02830, section 2). The noise comes from torch's global generator.
+    The Torch7 runs of the paper train with it (arXiv 1602.02830, section 2). The noise comes from torch's global
+    generator.
     """
 
     def forward(self, x: Tensor) -> Tensor:
