@@ -22,7 +22,7 @@ namespace {
 
 // How often to look for work before going to sleep: a layer's end and the next layer's beginning are a few
 // microseconds apart, waking a thread takes longer than that.
-constexpr int kSpins = 1000;
+constexpr int kSpins = 400;
 
 void pause() {
 #if defined(__x86_64__)
