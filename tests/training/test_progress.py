@@ -47,6 +47,8 @@ def test_record_reads_back():
         lambda d: {k: v for k, v in d.items() if k != "step"},
         lambda d: {**d, "epoch": 7},
         lambda d: {**d, "step": -1},
+        lambda d: {**d, "best_epoch": 3},
+        lambda d: {**d, "best_epoch": 0},
         lambda d: {**d, "history": 3},
         lambda d: {**d, "history": [{"epoch": 1}, {}]},
         lambda d: {**d, "history": [{**d["history"][0], "steps": [1]}, d["history"][1]]},

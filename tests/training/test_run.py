@@ -282,6 +282,7 @@ def test_a_checkpoint_of_another_network_is_refused(quick_recipe, tmp_path, monk
     assert "holds no optimizer state" in rewritten(optimizer=3)
     assert "lacks 'dense1.weight'" in rewritten(network={})
     assert "record of progress contradicts itself" in rewritten(progress={**content["progress"], "epoch": 3})
+    assert "beyond the end of what the recipe asks" in rewritten(progress={**content["progress"], "step": 20})
 
 
 def test_a_hostile_recipe_in_a_run_takes_no_memory(run, tmp_path):

@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Raised between two steps after a Ctrl-C. (Lightning would answer a KeyboardInterrupt by leaving Python.)"""
+    """Raised after a Ctrl-C. Lightning would answer a KeyboardInterrupt by leaving Python; this it passes on."""
 
 
 class Interrupt:
-    """Takes the first Ctrl-C as a request, looked at by :meth:`check`; the second one acts at once, as usual.
+    """Takes the first Ctrl-C as a request, looked at by :meth:`check`; the second one acts at once.
 
     A context manager; outside the main thread, where Python delivers no signals, it does nothing.
     """
@@ -41,5 +41,5 @@ class Interrupt:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self._requested:
-            raise KeyboardInterrupt
+            raise Stopped
         self._requested = True

@@ -81,7 +81,8 @@ class Progress:
             _numbers(cls, {key: value for key, value in values.items() if key != "history"}, skip="history")
         except (TypeError, ValueError, KeyError) as error:
             raise FileFormatError(f"{origin}: its record of progress is not usable: {error}") from None
-        if progress.epoch != len(progress.history) or progress.epoch < 0 or progress.step < 0:
+        counts_fit = progress.epoch == len(progress.history) and 0 <= progress.best_epoch <= progress.epoch
+        if not counts_fit or progress.step < 0 or (progress.best_epoch == 0) != (progress.epoch == 0):
             raise FileFormatError(f"{origin}: its record of progress contradicts itself")
         return progress
 

@@ -157,6 +157,8 @@ class _Job:
             first_epoch=progress.epoch,
             first_step=progress.step,
         )
+        if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
+            raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
         self.module = Classifier(network, recipe, optimizer_state=optimizer_state, cost_sum=progress.cost_sum)
         self.record: dict[str, Any] = {}
 
@@ -374,7 +376,7 @@ def _result(run: RunDirectory, record: dict[str, Any], progress: Progress) -> Ru
 def _torch_state(threads: int) -> Iterator[None]:
     """Leave torch's generators and number of threads as they were found."""
     before = torch.get_num_threads()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
         if threads:
             torch.set_num_threads(threads)
         try:
