@@ -12,6 +12,7 @@
 #include "avx2.h"
 #include "avx2_lut.h"
 #include "simd_classes.h"
+#include "simd_output.h"
 #include "simd_tiles.h"
 
 namespace binarynet::avx2 {

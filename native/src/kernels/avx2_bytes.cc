@@ -14,15 +14,16 @@
 
 #include "avx2.h"
 #include "simd_classes.h"
+#include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
 namespace binarynet::avx2 {
 namespace {
 
-constexpr int32_t kGroupChannels =
-    64;  // one word of output bits; 8 vectors, the bits of one byte of packed weights
-constexpr int32_t kVectors = 8;
+constexpr int32_t kWordChannels =
+    64;                          // one word of output bits; 8 vectors, the bits of one byte of packed weights
+constexpr int32_t kVectors = 8;  // of 8 channels: the bits of one byte of packed weights
 constexpr int32_t kBlockQuads = 64;
 constexpr int32_t kStrip = 4;  // pixels that share the loads of weights
 
@@ -46,7 +47,7 @@ Layout make_layout(const Block& b) {
   l.run_taps = source.run_bytes;
   l.run_quads = divide_up(l.run_taps, 4);
   l.quads = source.runs * l.run_quads;
-  l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kGroupChannels));
+  l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kWordChannels));
   return l;
 }
 
@@ -60,7 +61,7 @@ Prepared carve_prepared(const Block& b, const Layout& l, void* memory) {
   Carver carver = {static_cast<uint8_t*>(memory), 0};
   Prepared p = {};
   p.weights = carver.take<uint8_t>(l.channel_groups * l.quads * 32);
-  p.classes = carve_classes(b, is_flat(b), l.channel_groups * int64_t{kGroupChannels}, &carver);
+  p.classes = carve_classes(b, is_flat(b), l.channel_groups * int64_t{kWordChannels}, &carver);
   p.bytes = carver.used;
   return p;
 }
@@ -70,9 +71,9 @@ void prepare_weights(const Block& b, const Layout& l, uint8_t* packed) {
   const int64_t pixel_words = divide_up(b.in_c, 64);
   memset(packed, 0, static_cast<size_t>(l.channel_groups * l.quads * 32));
   for (int64_t channel = 0; channel < b.out_c; ++channel) {
-    const int64_t lane = channel % kGroupChannels;
+    const int64_t lane = channel % kWordChannels;
     const uint64_t* from = b.weights + channel * pixels * pixel_words;
-    uint8_t* group = packed + channel / kGroupChannels * l.quads * 32;
+    uint8_t* group = packed + channel / kWordChannels * l.quads * 32;
     for (int64_t tap = 0; tap < pixels * b.in_c; ++tap) {
       const uint64_t bit = from[tap / b.in_c * pixel_words + tap % b.in_c / 64] >> (tap % b.in_c % 64) & 1;
       const int64_t quad = tap / l.run_taps * l.run_quads + tap % l.run_taps / 4;
@@ -84,10 +85,9 @@ void prepare_weights(const Block& b, const Layout& l, uint8_t* packed) {
 
 struct Workspace {
   uint8_t* source;
-  uint8_t* weights;     // one block of K, unpacked: [quad][kVectors][32]
-  int32_t* counts;      // [pixel of the tile][kGroupChannels]
-  int32_t* final_sums;  // [kGroupChannels]
-  uint64_t* bits;       // [pixel of the tile] if pooled
+  Pixel* pixels;     // of the tile
+  uint8_t* weights;  // one block of K, unpacked: [quad][kVectors][32]
+  OutputScratch output;
   size_t bytes;
 };
 
@@ -97,9 +97,8 @@ Workspace carve_workspace(const Block& b, const Tiling& tiling, void* memory) {
   Workspace w = {};
   w.source = carver.take<uint8_t>(source_bytes(b, tiling, b.in_c, 4));
   w.weights = carver.take<uint8_t>(kBlockQuads * kVectors * 32);
-  w.counts = carver.take<int32_t>(pixels * kGroupChannels);
-  w.final_sums = carver.take<int32_t>(kGroupChannels);
-  w.bits = carver.take<uint64_t>(has_pool(b) ? pixels : 0);
+  w.pixels = carver.take<Pixel>(pixels);
+  w.output = carve_output(b, pixels, true, &carver);
   w.bytes = carver.used;
   return w;
 }
@@ -129,7 +128,7 @@ struct Piece {
 
 // D of kPixels pixels over one block of K, added to counts unless it is the first.
 template <int kPixels>
-inline __attribute__((always_inline)) void sum_strip(const uint8_t* const* pixels, const Piece* pieces,
+inline __attribute__((always_inline)) void sum_strip(const Pixel* pixels, const Piece* pieces,
                                                      int32_t num_pieces, const uint8_t* weights, bool first,
                                                      int32_t* counts) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -146,7 +145,7 @@ inline __attribute__((always_inline)) void sum_strip(const uint8_t* const* pixel
         const __m256i odd_weights = load(w + 32);
 #pragma GCC unroll 4
         for (int i = 0; i < kPixels; ++i) {
-          const __m256i u = broadcast_quad(pixels[i] + at);
+          const __m256i u = broadcast_quad(pixels[i].taps + at);
           even[i] = _mm256_add_epi16(even[i], _mm256_maddubs_epi16(u, even_weights));
           odd[i] = _mm256_add_epi16(odd[i], _mm256_maddubs_epi16(u, odd_weights));
         }
@@ -154,7 +153,7 @@ inline __attribute__((always_inline)) void sum_strip(const uint8_t* const* pixel
     }
 #pragma GCC unroll 4
     for (int i = 0; i < kPixels; ++i) {
-      int32_t* to = counts + i * kGroupChannels + 8 * v;
+      int32_t* to = counts + i * kWordChannels + 8 * v;
       __m256i low = _mm256_madd_epi16(even[i], ones);
       __m256i high = _mm256_madd_epi16(odd[i], ones);
       if (!first) {
@@ -221,25 +220,6 @@ uint64_t threshold_bits(const int32_t* counts, const int32_t* bounds) {
   return bits_of_32(counts, bounds) | static_cast<uint64_t>(bits_of_32(counts + 32, bounds + 32)) << 32;
 }
 
-// One channel group of one tile.
-struct Call {
-  Source source;
-  Tile tile;
-  int32_t* counts;
-  const Classes* classes;
-  int32_t channel;  // first of the group
-  uint64_t falling;
-  uint64_t* bits;  // of the tile's first pixel, or null: leave the counts
-  int64_t bits_stride;
-};
-
-void emit_pixel(const Call& call, int64_t pixel, const PixelCursor& cursor) {
-  if (call.bits == nullptr) return;
-  const int64_t bounds = call.classes->at(call.tile.conv_row + cursor.row, cursor.col) + call.channel;
-  const uint64_t bits = threshold_bits(call.counts + pixel * kGroupChannels, call.classes->bounds + bounds);
-  call.bits[pixel * call.bits_stride] = bits ^ call.falling;
-}
-
 // Cuts quads [begin, end) of K where runs end.
 int32_t cut_pieces(const Layout& l, const Source& source, int64_t begin, int64_t end, Piece* pieces) {
   int32_t count = 0;
@@ -252,46 +232,10 @@ int32_t cut_pieces(const Layout& l, const Source& source, int64_t begin, int64_t
   return count;
 }
 
-void run_pixels(const Layout& l, const Call& call, const uint8_t* packed, uint8_t* weights) {
-  const int64_t pixels = tile_pixels(call.tile);
-  for (int64_t quad = 0; quad < l.quads; quad += kBlockQuads) {
-    const int64_t quads = smaller(kBlockQuads, l.quads - quad);
-    Piece pieces[kBlockQuads];
-    const int32_t num_pieces = cut_pieces(l, call.source, quad, quad + quads, pieces);
-    unpack_quads(l, packed + 32 * quad, quad, quads, weights);
-    const bool first = quad == 0;
-    const bool last = quad + quads == l.quads;
-    PixelCursor cursor = {};
-    for (int64_t pixel = 0; pixel < pixels; pixel += kStrip) {
-      const int64_t count = smaller(kStrip, pixels - pixel);
-      const uint8_t* strip[kStrip];
-      PixelCursor strip_cursor = cursor;
-      for (int64_t i = 0; i < count; ++i) {
-        strip[i] = call.source.at(cursor);
-        cursor.advance(call.tile);
-      }
-      int32_t* counts = call.counts + pixel * kGroupChannels;
-      switch (count) {
-        case 1:
-          sum_strip<1>(strip, pieces, num_pieces, weights, first, counts);
-          break;
-        case 2:
-          sum_strip<2>(strip, pieces, num_pieces, weights, first, counts);
-          break;
-        case 3:
-          sum_strip<3>(strip, pieces, num_pieces, weights, first, counts);
-          break;
-        default:
-          sum_strip<4>(strip, pieces, num_pieces, weights, first, counts);
-          break;
-      }
-      if (!last) continue;
-      for (int64_t i = 0; i < count; ++i) {
-        emit_pixel(call, pixel + i, strip_cursor);
-        strip_cursor.advance(call.tile);
-      }
-    }
-  }
+void emit_pixel(const WordOutput& output, const int32_t* counts, const Pixel* pixels, int64_t pixel) {
+  if (output.bits == nullptr) return;
+  const int32_t* bounds = output.bounds + pixels[pixel].class_offset;
+  output.put(pixel, threshold_bits(counts + pixel * kWordChannels, bounds));
 }
 
 // What the channel groups of one tile share.
@@ -309,38 +253,53 @@ struct Job {
   bool is_column() const { return flat && tile.cols == 1; }
 };
 
-void run_channel_group(const Job& job, int32_t group) {
-  const Block& b = job.b;
-  const bool to_counts = b.output == BlockOutput::int32;
-  const bool pool = has_pool(b);
-  Call call = {};
-  call.source = job.source;
-  call.tile = job.tile;
-  call.counts = job.w.counts;
-  call.classes = &job.p.classes;
-  call.channel = group * kGroupChannels;
-  if (!to_counts && pool) {
-    call.bits = job.w.bits;
-    call.bits_stride = 1;
-  } else if (!to_counts) {
-    call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
-    call.bits_stride = b.out_words;
+void run_pixels(const Job& job, const uint8_t* packed, const WordOutput& output) {
+  const Layout& l = job.l;
+  const int64_t pixels = tile_pixels(job.tile);
+  for (int64_t quad = 0; quad < l.quads; quad += kBlockQuads) {
+    const int64_t quads = smaller(kBlockQuads, l.quads - quad);
+    Piece pieces[kBlockQuads];
+    const int32_t num_pieces = cut_pieces(l, job.source, quad, quad + quads, pieces);
+    unpack_quads(l, packed + 32 * quad, quad, quads, job.w.weights);
+    const bool first = quad == 0;
+    const bool last = quad + quads == l.quads;
+    for (int64_t pixel = 0; pixel < pixels; pixel += kStrip) {
+      const int64_t count = smaller(kStrip, pixels - pixel);
+      const Pixel* strip = job.w.pixels + pixel;
+      int32_t* counts = job.w.output.counts + pixel * kWordChannels;
+      switch (count) {
+        case 1:
+          sum_strip<1>(strip, pieces, num_pieces, job.w.weights, first, counts);
+          break;
+        case 2:
+          sum_strip<2>(strip, pieces, num_pieces, job.w.weights, first, counts);
+          break;
+        case 3:
+          sum_strip<3>(strip, pieces, num_pieces, job.w.weights, first, counts);
+          break;
+        default:
+          sum_strip<4>(strip, pieces, num_pieces, job.w.weights, first, counts);
+          break;
+      }
+      if (!last) continue;
+      for (int64_t i = pixel; i < pixel + count; ++i) {
+        emit_pixel(output, job.w.output.counts, job.w.pixels, i);
+      }
+    }
   }
+}
+
+void run_channel_group(const Job& job, int32_t group) {
+  const OutputScratch& scratch = job.w.output;
+  const WordOutput output = aim_output(job.b, job.p.classes, job.tile, group, scratch, job.out);
   const uint8_t* packed = job.p.weights + group * job.l.quads * 32;
   if (job.is_column()) {
-    sum_column(job.source.base, job.total, job.l.quads, packed, job.w.counts);
-    emit_pixel(call, 0, {});
+    sum_column(job.source.base, job.total, job.l.quads, packed, scratch.counts);
+    emit_pixel(output, scratch.counts, job.w.pixels, 0);
   } else {
-    run_pixels(job.l, call, packed, job.w.weights);
+    run_pixels(job, packed, output);
   }
-  if (to_counts) {
-    const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
-    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
-  } else if (pool) {
-    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
-  }
+  finish_output(job.b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
 }  // namespace
@@ -377,6 +336,7 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
     const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
     Job job = {block, layout, p, w, tile, tiling.flat, {}, 0, out};
     job.source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
+    list_pixels(job.source, p.classes, tile, w.pixels);
     if (job.is_column()) job.total = sum_of_quads(job.source.base, layout.quads);
     for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
   }

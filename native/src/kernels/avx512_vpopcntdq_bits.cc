@@ -14,14 +14,14 @@
 
 #include "avx512_vpopcntdq.h"
 #include "simd_classes.h"
+#include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
 namespace binarynet::avx512_vpopcntdq {
 namespace {
 
-constexpr int32_t kGroupChannels = 64;  // one word of output bits
-constexpr int32_t kStrip = 3;           // pixels
+constexpr int32_t kStrip = 3;  // pixels
 
 struct Prepared {
   uint64_t* weights;  // [channel group][word of K][2 * pairs][8]
@@ -29,26 +29,26 @@ struct Prepared {
   size_t bytes;
 };
 
-int32_t channel_groups(const Block& b) { return static_cast<int32_t>(divide_up(b.out_c, kGroupChannels)); }
+int32_t channel_groups(const Block& b) { return static_cast<int32_t>(divide_up(b.out_c, kWordChannels)); }
 
 // Pairs of vectors that a channel group needs.
 int32_t group_pairs(const Block& b, int32_t group) {
-  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kGroupChannels, 16)));
+  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kWordChannels, 16)));
 }
 
 int64_t words_of_k(const Block& b) { return static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words; }
 
 const uint64_t* group_weights(const Block& b, const Prepared& p, int32_t group) {
-  return p.weights + group * words_of_k(b) * kGroupChannels;  // all groups before are full
+  return p.weights + group * words_of_k(b) * kWordChannels;  // all groups before are full
 }
 
 Prepared carve_prepared(const Block& b, void* memory) {
   const int32_t groups = channel_groups(b);
-  const int64_t channels = (groups - 1) * int64_t{kGroupChannels} + 16 * group_pairs(b, groups - 1);
+  const int64_t channels = (groups - 1) * int64_t{kWordChannels} + 16 * group_pairs(b, groups - 1);
   Carver carver = {static_cast<uint8_t*>(memory), 0};
   Prepared p = {};
   p.weights = carver.take<uint64_t>(words_of_k(b) * channels);
-  p.classes = carve_classes(b, is_flat(b), groups * int64_t{kGroupChannels}, &carver);
+  p.classes = carve_classes(b, is_flat(b), groups * int64_t{kWordChannels}, &carver);
   p.bytes = carver.used;
   return p;
 }
@@ -58,8 +58,8 @@ void prepare_weights(const Block& b, uint64_t* to) {
   for (int32_t group = 0; group < channel_groups(b); ++group) {
     const int32_t lanes = 16 * group_pairs(b, group);
     memset(to, 0, static_cast<size_t>(words * lanes) * sizeof(uint64_t));
-    for (int32_t k = 0; k < lanes && group * kGroupChannels + k < b.out_c; ++k) {
-      const uint64_t* from = b.weights + (group * kGroupChannels + k) * words;
+    for (int32_t k = 0; k < lanes && group * kWordChannels + k < b.out_c; ++k) {
+      const uint64_t* from = b.weights + (group * kWordChannels + k) * words;
       uint64_t* lane = to + k / 16 * 16 + k % 2 * 8 + k % 16 / 2;
       for (int64_t word = 0; word < words; ++word) lane[word * lanes] = from[word];
     }
@@ -69,9 +69,8 @@ void prepare_weights(const Block& b, uint64_t* to) {
 
 struct Workspace {
   uint8_t* source;
-  int32_t* counts;      // [pixel of the tile][kGroupChannels] if the output is int32
-  int32_t* final_sums;  // [kGroupChannels]
-  uint64_t* bits;       // [pixel of the tile] if pooled
+  Pixel* pixels;  // of the tile
+  OutputScratch output;
   size_t bytes;
 };
 
@@ -80,9 +79,8 @@ Workspace carve_workspace(const Block& b, const Tiling& tiling, void* memory) {
   Carver carver = {static_cast<uint8_t*>(memory), 0};
   Workspace w = {};
   w.source = carver.take<uint8_t>(source_bytes(b, tiling, 8 * int64_t{b.in_words}, 1));
-  w.counts = carver.take<int32_t>(b.output == BlockOutput::int32 ? pixels * kGroupChannels : 0);
-  w.final_sums = carver.take<int32_t>(kGroupChannels);
-  w.bits = carver.take<uint64_t>(has_pool(b) ? pixels : 0);
+  w.pixels = carver.take<Pixel>(pixels);
+  w.output = carve_output(b, pixels, false, &carver);
   w.bytes = carver.used;
   return w;
 }
@@ -94,7 +92,7 @@ struct Strip {
 };
 
 template <int kPixels, int kPairs>
-inline __attribute__((always_inline)) void count_strip(const Source& source, const uint8_t* const* pixels,
+inline __attribute__((always_inline)) void count_strip(const Source& source, const Pixel* pixels,
                                                        const uint64_t* weights,
                                                        Strip<kPixels, kPairs>* strip) {
   __m512i sums[kPixels][2 * kPairs];
@@ -110,7 +108,7 @@ inline __attribute__((always_inline)) void count_strip(const Source& source, con
 #pragma GCC unroll 3
       for (int i = 0; i < kPixels; ++i) {
         int64_t word;
-        memcpy(&word, pixels[i] + at, sizeof(word));
+        memcpy(&word, pixels[i].taps + at, sizeof(word));
         activations[i] = _mm512_set1_epi64(word);
       }
 #pragma GCC unroll 8
@@ -137,57 +135,44 @@ inline __attribute__((always_inline)) void count_strip(const Source& source, con
 // One channel group of one tile.
 struct Call {
   Source source;
-  Tile tile;
+  const Pixel* pixels;
+  int64_t num_pixels;
   const uint64_t* weights;
-  const Classes* classes;
-  int32_t channel;  // first of the group
-  uint64_t falling;
-  uint64_t* bits;  // of the tile's first pixel
-  int64_t bits_stride;
-  int32_t* counts;  // or null
+  WordOutput output;
+  int32_t* counts;
 };
 
 template <int kPixels, int kPairs>
-void run_strip(const Call& call, int64_t pixel, PixelCursor* cursor) {
-  const uint8_t* pixels[kPixels];
-  const int32_t* bounds[kPixels] = {};
-  for (int i = 0; i < kPixels; ++i) {
-    pixels[i] = call.source.at(*cursor);
-    if (call.counts == nullptr) {
-      bounds[i] = call.classes->bounds + call.classes->at(call.tile.conv_row + cursor->row, cursor->col) +
-                  call.channel;
-    }
-    cursor->advance(call.tile);
-  }
+void run_strip(const Call& call, int64_t first) {
+  const Pixel* pixels = call.pixels + first;
   Strip<kPixels, kPairs> strip;
   count_strip<kPixels, kPairs>(call.source, pixels, call.weights, &strip);
 #pragma GCC unroll 3
   for (int i = 0; i < kPixels; ++i) {
-    if (call.counts != nullptr) {
-      int32_t* to = call.counts + (pixel + i) * kGroupChannels;
+    if (call.output.bits == nullptr) {
+      int32_t* to = call.counts + (first + i) * kWordChannels;
 #pragma GCC unroll 4
       for (int p = 0; p < kPairs; ++p) _mm512_store_si512(to + 16 * p, strip.counts[i][p]);
       continue;
     }
+    const int32_t* bounds = call.output.bounds + pixels[i].class_offset;
     uint64_t bits = 0;
 #pragma GCC unroll 4
     for (int p = 0; p < kPairs; ++p) {
-      const __mmask16 below =
-          _mm512_cmplt_epi32_mask(strip.counts[i][p], _mm512_load_si512(bounds[i] + 16 * p));
+      const __mmask16 below = _mm512_cmplt_epi32_mask(strip.counts[i][p], _mm512_load_si512(bounds + 16 * p));
       bits |= static_cast<uint64_t>(below) << (16 * p);
     }
-    call.bits[(pixel + i) * call.bits_stride] = bits ^ call.falling;
+    call.output.put(first + i, bits);
   }
 }
 
 template <int kPairs>
 void run_pixels(const Call& call) {
-  const int64_t pixels = tile_pixels(call.tile);
-  PixelCursor cursor = {};
+  const int64_t pixels = call.num_pixels;
   int64_t pixel = 0;
-  for (; pixel + kStrip <= pixels; pixel += kStrip) run_strip<kStrip, kPairs>(call, pixel, &cursor);
-  if (pixels - pixel == 2) run_strip<2, kPairs>(call, pixel, &cursor);
-  if (pixels - pixel == 1) run_strip<1, kPairs>(call, pixel, &cursor);
+  for (; pixel + kStrip <= pixels; pixel += kStrip) run_strip<kStrip, kPairs>(call, pixel);
+  if (pixels - pixel == 2) run_strip<2, kPairs>(call, pixel);
+  if (pixels - pixel == 1) run_strip<1, kPairs>(call, pixel);
 }
 
 // What the channel groups of one tile share.
@@ -203,24 +188,10 @@ struct Job {
 
 void run_channel_group(const Job& job, int32_t group) {
   const Block& b = job.b;
-  const bool to_counts = b.output == BlockOutput::int32;
-  const bool pool = has_pool(b);
-  Call call = {};
-  call.source = job.source;
-  call.tile = job.tile;
-  call.weights = group_weights(b, job.p, group);
-  call.classes = &job.p.classes;
-  call.channel = group * kGroupChannels;
-  if (to_counts) {
-    call.counts = job.w.counts;
-  } else if (pool) {
-    call.bits = job.w.bits;
-    call.bits_stride = 1;
-  } else {
-    call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
-    call.bits_stride = b.out_words;
-  }
+  const OutputScratch& scratch = job.w.output;
+  const WordOutput output = aim_output(b, job.p.classes, job.tile, group, scratch, job.out);
+  const Call call = {job.source, job.w.pixels,  tile_pixels(job.tile), group_weights(b, job.p, group),
+                     output,     scratch.counts};
   switch (group_pairs(b, group)) {
     case 1:
       run_pixels<1>(call);
@@ -235,13 +206,7 @@ void run_channel_group(const Job& job, int32_t group) {
       run_pixels<4>(call);
       break;
   }
-  if (to_counts) {
-    const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
-    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
-  } else if (pool) {
-    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
-  }
+  finish_output(b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
 }  // namespace
@@ -274,6 +239,7 @@ void bits_run(const Block& block, const void* prepared, const uint8_t* in, void*
     const Tile tile = tile_at(block, tiling, unit / groups);
     Job job = {block, p, w, tile, tiling.flat, {}, out};
     job.source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
+    list_pixels(job.source, p.classes, tile, w.pixels);
     for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % groups));
   }
 }

@@ -9,14 +9,14 @@
 
 #include "avx512_vpopcntdq.h"
 #include "simd_classes.h"
+#include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
 namespace binarynet::avx512_vpopcntdq {
 namespace {
 
-constexpr int32_t kGroupChannels = 64;  // one word of output bits, 4 vectors
-constexpr int32_t kStrip = 6;           // pixels that share the loads of weights
+constexpr int32_t kStrip = 6;  // pixels that share the loads of weights
 
 struct Layout {
   int64_t run_taps, run_quads, quads;
@@ -29,12 +29,12 @@ Layout make_layout(const Block& b) {
   l.run_taps = source.run_bytes;
   l.run_quads = divide_up(l.run_taps, 4);
   l.quads = source.runs * l.run_quads;
-  l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kGroupChannels));
+  l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kWordChannels));
   return l;
 }
 
 int32_t group_vectors(const Block& b, int32_t group) {
-  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kGroupChannels, 16)));
+  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kWordChannels, 16)));
 }
 
 struct Prepared {
@@ -48,7 +48,7 @@ Prepared carve_prepared(const Block& b, const Layout& l, void* memory) {
   Carver carver = {static_cast<uint8_t*>(memory), 0};
   Prepared p = {};
   p.weights = carver.take<uint64_t>(l.quads * (4 * int64_t{last} + group_vectors(b, last)));
-  p.classes = carve_classes(b, is_flat(b), l.channel_groups * int64_t{kGroupChannels}, &carver);
+  p.classes = carve_classes(b, is_flat(b), l.channel_groups * int64_t{kWordChannels}, &carver);
   p.bytes = carver.used;
   return p;
 }
@@ -59,8 +59,8 @@ void prepare_weights(const Block& b, const Layout& l, uint64_t* to) {
   for (int32_t group = 0; group < l.channel_groups; ++group) {
     const int32_t vectors = group_vectors(b, group);
     memset(to, 0, static_cast<size_t>(l.quads * vectors) * sizeof(uint64_t));
-    for (int32_t k = 0; k < 16 * vectors && group * kGroupChannels + k < b.out_c; ++k) {
-      const uint64_t* from = b.weights + (group * kGroupChannels + k) * pixels * pixel_words;
+    for (int32_t k = 0; k < 16 * vectors && group * kWordChannels + k < b.out_c; ++k) {
+      const uint64_t* from = b.weights + (group * kWordChannels + k) * pixels * pixel_words;
       for (int64_t tap = 0; tap < pixels * b.in_c; ++tap) {
         const uint64_t bit = from[tap / b.in_c * pixel_words + tap % b.in_c / 64] >> (tap % b.in_c % 64) & 1;
         const int64_t quad = tap / l.run_taps * l.run_quads + tap % l.run_taps / 4;
@@ -73,10 +73,9 @@ void prepare_weights(const Block& b, const Layout& l, uint64_t* to) {
 
 struct Workspace {
   uint8_t* source;
-  uint8_t* weights;     // of one channel group, unpacked: [quad][vector][64]
-  int32_t* counts;      // [pixel of the tile][kGroupChannels] if the output is int32
-  int32_t* final_sums;  // [kGroupChannels]
-  uint64_t* bits;       // [pixel of the tile] if pooled
+  Pixel* pixels;     // of the tile
+  uint8_t* weights;  // of one channel group, unpacked: [quad][vector][64]
+  OutputScratch output;
   size_t bytes;
 };
 
@@ -86,9 +85,8 @@ Workspace carve_workspace(const Block& b, const Layout& l, const Tiling& tiling,
   Workspace w = {};
   w.source = carver.take<uint8_t>(source_bytes(b, tiling, b.in_c, 4));
   w.weights = carver.take<uint8_t>(tiling.flat && pixels == 1 ? 0 : l.quads * 256);
-  w.counts = carver.take<int32_t>(b.output == BlockOutput::int32 ? pixels * kGroupChannels : 0);
-  w.final_sums = carver.take<int32_t>(kGroupChannels);
-  w.bits = carver.take<uint64_t>(has_pool(b) ? pixels : 0);
+  w.pixels = carver.take<Pixel>(pixels);
+  w.output = carve_output(b, pixels, false, &carver);
   w.bytes = carver.used;
   return w;
 }
@@ -122,7 +120,7 @@ struct Strip {
 
 template <int kPixels, int kVectors>
 inline __attribute__((always_inline)) void sum_strip(const Source& source, int64_t run_quads,
-                                                     const uint8_t* const* pixels, const uint8_t* weights,
+                                                     const Pixel* pixels, const uint8_t* weights,
                                                      Strip<kPixels, kVectors>* strip) {
   __m512i sums[kPixels][kVectors];
 #pragma GCC unroll 6
@@ -138,7 +136,7 @@ inline __attribute__((always_inline)) void sum_strip(const Source& source, int64
       for (int v = 0; v < kVectors; ++v) w[v] = _mm512_load_si512(weights + 64 * v);
 #pragma GCC unroll 6
       for (int i = 0; i < kPixels; ++i) {
-        const __m512i u = broadcast_quad(pixels[i] + at);
+        const __m512i u = broadcast_quad(pixels[i].taps + at);
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v) sums[i][v] = _mm512_dpbusd_epi32(sums[i][v], u, w[v]);
       }
@@ -183,73 +181,58 @@ inline __attribute__((always_inline)) void sum_column(const uint8_t* pixel, int6
 struct Call {
   Source source;
   int64_t run_quads;
-  Tile tile;
+  const Pixel* pixels;
+  int64_t num_pixels;
   const uint64_t* packed;
   const uint8_t* weights;
-  const Classes* classes;
-  int32_t channel;  // first of the group
-  uint64_t falling;
-  uint64_t* bits;  // of the tile's first pixel
-  int64_t bits_stride;
-  int32_t* counts;  // or null
+  WordOutput output;
+  int32_t* counts;
 };
 
 template <int kPixels, int kVectors>
-inline __attribute__((always_inline)) void emit_strip(const Call& call, int64_t pixel,
-                                                      const int32_t* const* bounds,
+inline __attribute__((always_inline)) void emit_strip(const Call& call, int64_t first,
                                                       const Strip<kPixels, kVectors>& strip) {
 #pragma GCC unroll 6
   for (int i = 0; i < kPixels; ++i) {
-    if (call.counts != nullptr) {
-      int32_t* to = call.counts + (pixel + i) * kGroupChannels;
+    if (call.output.bits == nullptr) {
+      int32_t* to = call.counts + (first + i) * kWordChannels;
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) _mm512_store_si512(to + 16 * v, strip.sums[i][v]);
       continue;
     }
+    const int32_t* bounds = call.output.bounds + call.pixels[first + i].class_offset;
     uint64_t bits = 0;
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      const __mmask16 above =
-          _mm512_cmpgt_epi32_mask(strip.sums[i][v], _mm512_load_si512(bounds[i] + 16 * v));
+      const __mmask16 above = _mm512_cmpgt_epi32_mask(strip.sums[i][v], _mm512_load_si512(bounds + 16 * v));
       bits |= static_cast<uint64_t>(above) << (16 * v);
     }
-    call.bits[(pixel + i) * call.bits_stride] = bits ^ call.falling;
+    call.output.put(first + i, bits);
   }
 }
 
 template <int kPixels, int kVectors>
-void run_strip(const Call& call, int64_t pixel, PixelCursor* cursor) {
-  const uint8_t* pixels[kPixels];
-  const int32_t* bounds[kPixels] = {};
-  for (int i = 0; i < kPixels; ++i) {
-    pixels[i] = call.source.at(*cursor);
-    if (call.counts == nullptr) {
-      bounds[i] = call.classes->bounds + call.classes->at(call.tile.conv_row + cursor->row, cursor->col) +
-                  call.channel;
-    }
-    cursor->advance(call.tile);
-  }
+void run_strip(const Call& call, int64_t first) {
+  const Pixel* pixels = call.pixels + first;
   Strip<kPixels, kVectors> strip;
   sum_strip<kPixels, kVectors>(call.source, call.run_quads, pixels, call.weights, &strip);
-  emit_strip<kPixels, kVectors>(call, pixel, bounds, strip);
+  emit_strip<kPixels, kVectors>(call, first, strip);
 }
 
 template <int kVectors>
 void run_column(const Call& call) {
-  const int32_t* bounds = call.counts == nullptr ? call.classes->bounds + call.channel : nullptr;
   Strip<1, kVectors> strip;
   sum_column<kVectors>(call.source.base, call.run_quads, call.packed, &strip);
-  emit_strip<1, kVectors>(call, 0, &bounds, strip);
+  emit_strip<1, kVectors>(call, 0, strip);
 }
 
 template <int kVectors>
 void run_pixels(const Call& call) {
-  const int64_t pixels = tile_pixels(call.tile);
-  PixelCursor cursor = {};
+  const int64_t pixels = call.num_pixels;
   int64_t pixel = 0;
-  for (; pixel + kStrip <= pixels; pixel += kStrip) run_strip<kStrip, kVectors>(call, pixel, &cursor);
-  for (; pixel + 2 <= pixels; pixel += 2) run_strip<2, kVectors>(call, pixel, &cursor);
-  if (pixel < pixels) run_strip<1, kVectors>(call, pixel, &cursor);
+  for (; pixel + kStrip <= pixels; pixel += kStrip) run_strip<kStrip, kVectors>(call, pixel);
+  for (; pixel + 2 <= pixels; pixel += 2) run_strip<2, kVectors>(call, pixel);
+  if (pixel < pixels) run_strip<1, kVectors>(call, pixel);
 }
 
 template <int kVectors>
@@ -271,29 +254,15 @@ struct Job {
 
 void run_channel_group(const Job& job, int32_t group) {
   const Block& b = job.b;
+  const Layout& l = job.l;
+  const OutputScratch& scratch = job.w.output;
+  const WordOutput output = aim_output(b, job.p.classes, job.tile, group, scratch, job.out);
+  const uint64_t* packed = job.p.weights + group * l.quads * 4;  // all groups before are full
+  const Call call = {job.source, l.run_quads,   job.w.pixels, tile_pixels(job.tile),
+                     packed,     job.w.weights, output,       scratch.counts};
   const bool column = job.flat && job.tile.cols == 1;
-  const bool to_counts = b.output == BlockOutput::int32;
-  const bool pool = has_pool(b);
   const int32_t vectors = group_vectors(b, group);
-  Call call = {};
-  call.source = job.source;
-  call.run_quads = job.l.run_quads;
-  call.tile = job.tile;
-  call.packed = job.p.weights + group * job.l.quads * 4;  // all groups before are full
-  call.weights = job.w.weights;
-  call.classes = &job.p.classes;
-  call.channel = group * kGroupChannels;
-  if (to_counts) {
-    call.counts = job.w.counts;
-  } else if (pool) {
-    call.bits = job.w.bits;
-    call.bits_stride = 1;
-  } else {
-    call.falling = b.falling[group];
-    call.bits = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + group;
-    call.bits_stride = b.out_words;
-  }
-  if (!column) unpack_weights(job.l, call.packed, vectors, job.w.weights);
+  if (!column) unpack_weights(l, packed, vectors, job.w.weights);
   switch (vectors) {
     case 1:
       run_group<1>(call, column);
@@ -308,13 +277,7 @@ void run_channel_group(const Job& job, int32_t group) {
       run_group<4>(call, column);
       break;
   }
-  if (to_counts) {
-    const int32_t channels = static_cast<int32_t>(smaller(kGroupChannels, b.out_c - call.channel));
-    const Counts counts = {job.w.counts, kGroupChannels, call.channel, channels};
-    finish_counts(b, job.flat, job.p.classes, counts, job.tile, job.w.final_sums, job.out);
-  } else if (pool) {
-    pool_bits(b, job.tile, job.w.bits, 1, group, static_cast<uint64_t*>(job.out));
-  }
+  finish_output(b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
 }  // namespace
@@ -351,6 +314,7 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
     const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
     Job job = {block, layout, p, w, tile, tiling.flat, {}, out};
     job.source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
+    list_pixels(job.source, p.classes, tile, w.pixels);
     for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
   }
 }

@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "simd_classes.h"
 #include "simd_tiles.h"
 
 namespace binarynet {
@@ -20,10 +21,6 @@ struct Source {
   int64_t run_stride;                            // bytes from one run to the next
   int64_t run_bytes;                             // true bytes of a run, before it is filled up
   int32_t runs;
-
-  const uint8_t* at(const PixelCursor& pixel) const {
-    return base + pixel.image * image_stride + pixel.row * row_stride + pixel.col * col_stride;
-  }
 };
 
 // pixel_bytes: of one input pixel. align: runs may be read up to the next multiple of it.
@@ -90,6 +87,24 @@ inline Source load_source(const Block& b, const Tile& tile, bool flat, const uin
   }
   memset(memory, 0, static_cast<size_t>(align));
   return s;
+}
+
+// One sum of a tile: where its taps begin, and its border class (Classes::at).
+struct Pixel {
+  const uint8_t* taps;
+  int64_t class_offset;
+};
+
+// All pixels of a tile: images slowest, columns fastest.
+inline void list_pixels(const Source& s, const Classes& classes, const Tile& tile, Pixel* pixels) {
+  for (int32_t image = 0; image < tile.images; ++image) {
+    for (int32_t row = 0; row < tile.conv_rows; ++row) {
+      const uint8_t* taps = s.base + image * s.image_stride + row * s.row_stride;
+      for (int32_t col = 0; col < tile.cols; ++col, taps += s.col_stride) {
+        *pixels++ = {taps, classes.at(tile.conv_row + row, col)};
+      }
+    }
+  }
 }
 
 }  // namespace

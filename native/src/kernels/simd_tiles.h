@@ -146,19 +146,6 @@ inline int32_t most_conv_rows(const Block& b, const Tiling& t) {
   return static_cast<int32_t>(smaller(b.conv_h, rows));
 }
 
-// Walks over the sums of a tile: columns first, then rows, then images.
-struct PixelCursor {
-  int32_t image, row, col;
-
-  void advance(const Tile& tile) {
-    if (++col < tile.cols) return;
-    col = 0;
-    if (++row < tile.conv_rows) return;
-    row = 0;
-    ++image;
-  }
-};
-
 inline int64_t tile_pixels(const Tile& tile) {
   return static_cast<int64_t>(tile.images) * tile.conv_rows * tile.cols;
 }
