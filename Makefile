@@ -1,6 +1,6 @@
 # make demo   set up everything, then train, pack, verify, predict and measure on embedded data
 # make test   set up everything, then run the tests
-# make check  format, lint, types, import rules
+# make check  format, lint, types, import rules, compiler warnings
 # make bench  this machine, side by side with what is installed
 
 PYTHON ?= python3
@@ -45,11 +45,15 @@ test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: setup
+	@mkdir -p build
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/cmake -S . -B build/check -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	    -DBINARYNET_WERROR=ON -DBINARYNET_TESTS=ON > build/check.log
+	$(BIN)/cmake --build build/check >> build/check.log || { cat build/check.log; exit 1; }
 
 format: setup
 	$(BIN)/ruff format src tests tools benchmarks
