@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,16 +27,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         if target.exists() and not target.is_file():  # as root, a rename would take the place of /dev/null
             raise DataError(f"{target}: cannot be written: it is not a regular file")
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=".tmp", dir=target.parent)
-        os.close(handle)
+        temporary = target.with_name(f".{target.name[:32]}.{secrets.token_hex(6)}.tmp")
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {_reason(error)}") from None
-    temporary = Path(name)
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {_reason(error)}") from None
@@ -54,9 +52,3 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and try again"
     return error.strerror or str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

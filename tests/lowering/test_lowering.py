@@ -12,13 +12,13 @@ from torch import nn
 
 from binarynet import ops
 from binarynet.encoding import unpack_bits
-from binarynet.errors import UnsupportedLayerError, VerificationError
+from binarynet.errors import FileFormatError, UnsupportedLayerError, UsageError, VerificationError
 from binarynet.fileformat import to_bytes
 from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign, StochasticSign
 from binarynet.lowering import fold_thresholds, lower, lower_checked, pack, probe, torch_source
 from binarynet.lowering.lower import _Lowering
 from binarynet.models import build
-from binarynet.runtime import verify
+from binarynet.runtime import load, verify
 from random_graphs import random_images
 
 FORWARDS = {
@@ -329,6 +329,36 @@ def test_sums_that_are_no_integers_are_noticed():
     images = random_images(np.random.default_rng(0), 4, SHAPE)
     with pytest.raises(VerificationError, match="the sums of 'dense' are not integers"):
         verify(lowered.graph, images, extra={"torch": torch_source(lowered)})
+
+
+# What goes into the file
+
+
+def test_pack_stores_what_prediction_needs(tmp_path):
+    network = Network(lambda m, x: m.head(m.flat(m.features(x))))
+    policy = {"height": 5, "width": 4, "channels": 3}
+    model = pack(network, SHAPE, np.array(["a", "b", "c", "d"]), image_policy=policy, provenance={"epochs": 3})
+    model.save(tmp_path / "model.bnn")
+    again = load(tmp_path / "model.bnn")
+    assert again.classes == ("a", "b", "c", "d")
+    assert (again.network.image_policy, again.network.provenance) == (policy, {"epochs": 3})
+    images = random_images(np.random.default_rng(0), 6, SHAPE)
+    prediction = again.predict(images)
+    assert np.array_equal(prediction.scores, torch_result(network, images))
+    assert prediction.names == ["abcd"[i] for i in prediction.labels]
+
+
+@pytest.mark.parametrize("classes", ["abcd", 4])
+def test_classes_are_a_list_of_names(classes):
+    network = Network(lambda m, x: m.head(m.flat(m.features(x))))
+    with pytest.raises(UsageError, match=f"classes must be a list with one name per score, got {classes!r}"):
+        pack(network, SHAPE, classes)
+
+
+def test_one_class_name_per_score():
+    network = Network(lambda m, x: m.head(m.flat(m.features(x))))
+    with pytest.raises(FileFormatError, match=r"3 class names for an output of f32\[4\]"):
+        pack(network, SHAPE, ["a", "b", "c"])
 
 
 # Proof that the proof can fail

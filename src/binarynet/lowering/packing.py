@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,15 +43,18 @@ def pack(
         the packed model: ``.save(path)``, ``.predict(images)``.
 
     Raises:
+        UsageError: ``module``, ``input_shape`` or ``classes`` is not what it should be.
         UnsupportedLayerError: names what has no exact form, why, and what to use instead.
         NonFiniteError: a weight or statistic is NaN or infinite.
         VerificationError: the packed network differs from torch on a probe image (a layer with unusual behaviour).
     """
+    if isinstance(classes, str) or not isinstance(classes, Iterable | None):
+        raise UsageError(f"classes must be a list with one name per score, got {classes!r}")
     lowered = lower_checked(module, input_shape)
     probe(lowered).require_exact()
     network = PackedNetwork(
         lowered.graph,
-        tuple(str(name) for name in classes or ()),
+        tuple(str(name) for name in (() if classes is None else classes)),
         dict(image_policy) if image_policy is not None else None,
         dict(provenance or {}),
     )
