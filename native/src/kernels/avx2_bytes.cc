@@ -30,6 +30,13 @@ constexpr int32_t kStrip = 4;  // pixels that share the loads of weights
 inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 inline void store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 
+// Adds in place. The empty assembly ties a running sum to one register: gcc otherwise copies the accumulators
+// of a loop in every turn and spills some of them.
+inline __attribute__((always_inline)) void add_words(__m256i& sum, __m256i value) {
+  sum = _mm256_add_epi16(sum, value);
+  asm("" : "+x"(sum));
+}
+
 inline __m256i broadcast_quad(const uint8_t* quad) {
   int32_t value;
   memcpy(&value, quad, sizeof(value));
@@ -146,8 +153,8 @@ inline __attribute__((always_inline)) void sum_strip(const Pixel* pixels, const 
 #pragma GCC unroll 4
         for (int i = 0; i < kPixels; ++i) {
           const __m256i u = broadcast_quad(pixels[i].taps + at);
-          even[i] = _mm256_add_epi16(even[i], _mm256_maddubs_epi16(u, even_weights));
-          odd[i] = _mm256_add_epi16(odd[i], _mm256_maddubs_epi16(u, odd_weights));
+          add_words(even[i], _mm256_maddubs_epi16(u, even_weights));
+          add_words(odd[i], _mm256_maddubs_epi16(u, odd_weights));
         }
       }
     }
@@ -193,7 +200,7 @@ void sum_column(const uint8_t* pixel, int32_t total, int64_t quads, const uint8_
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         const __m256i weights = _mm256_and_si256(_mm256_srli_epi16(all, v), one);
-        sum[v] = _mm256_add_epi16(sum[v], _mm256_maddubs_epi16(u, weights));
+        add_words(sum[v], _mm256_maddubs_epi16(u, weights));
       }
     }
 #pragma GCC unroll 8

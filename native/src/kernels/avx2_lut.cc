@@ -44,6 +44,13 @@ constexpr SingleTable kSingleTable = make_single_table();
 inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
 inline void store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
 
+// Adds in place. The empty assembly ties a running sum to one register: gcc otherwise copies the accumulators
+// of a loop in every turn and spills some of them.
+inline __attribute__((always_inline)) void add_bytes(__m256i& sum, __m256i value) {
+  sum = _mm256_add_epi8(sum, value);
+  asm("" : "+x"(sum));
+}
+
 inline __m256i table_row(const void* table, uint16_t offset) {
   return _mm256_broadcastsi128_si256(
       _mm_load_si128(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(table) + offset)));
@@ -146,8 +153,8 @@ void lut_block_vectors(const LutBlock& b) {
               __m256i x = _mm256_shuffle_epi8(row0, load(w + 32 * v));
               x = _mm256_add_epi8(x, _mm256_shuffle_epi8(row1, load(w + 32 * (kVectors + v))));
               x = _mm256_add_epi8(x, _mm256_shuffle_epi8(row2, load(w + 32 * (2 * kVectors + v))));
-              total[v] = _mm256_add_epi8(total[v], x);
-              high[v] = _mm256_add_epi8(high[v], _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+              add_bytes(total[v], x);
+              add_bytes(high[v], _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
             }
             index += 3;
             w += 3 * 32 * kVectors;
@@ -205,8 +212,8 @@ inline __attribute__((always_inline)) void column_sums(const uint8_t* packed, co
         const __m256i both = load(packed + 32 * v);
         const __m256i even = _mm256_and_si256(both, nibble);
         const __m256i odd = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-        bytes[2 * v] = _mm256_add_epi8(bytes[2 * v], _mm256_shuffle_epi8(row, even));
-        bytes[2 * v + 1] = _mm256_add_epi8(bytes[2 * v + 1], _mm256_shuffle_epi8(row, odd));
+        add_bytes(bytes[2 * v], _mm256_shuffle_epi8(row, even));
+        add_bytes(bytes[2 * v + 1], _mm256_shuffle_epi8(row, odd));
       }
       packed += 32 * kPackedVectors;
     }
