@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from binarynet.analysis import random_convnet, random_mlp
-from binarynet.cli import _benching, _peers
+from binarynet.cli import _benching, _float_network, _peers
 from binarynet.cli.bench import milliseconds, parse_batches, warn_if_busy
 from binarynet.errors import UsageError, VerificationError
 from binarynet.fileformat import PackedNetwork, write
@@ -110,8 +110,8 @@ def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
 
 
 def test_peers_that_disagree_are_refused():
-    def peer(name: str, scores: np.ndarray) -> _peers.Peer:
-        return _peers.Peer(name, "library", "float32", lambda: scores)
+    def peer(name: str, scores: np.ndarray) -> _float_network.Peer:
+        return _float_network.Peer(name, "library", "float32", lambda: scores)
 
     scores = np.ones((2, 3), np.float32)
     _peers.check([peer("a", scores), peer("b", scores + np.float32(1e-4))], 2)
@@ -127,9 +127,9 @@ def test_peers_that_disagree_are_refused():
 @pytest.mark.parametrize("graph", [small_convnet(), random_mlp(33, [50, 20], 7)], ids=["convnet", "mlp"])
 def test_peers_equal_a_network_written_in_numpy(graph):
     """A mistake in window, order or layout that all peers shared would make them another network."""
-    steps = _peers.float_network(graph)
+    steps = _float_network.float_network(graph)
     images = _benching.random_images(graph, 6)
-    expected = float_reference(steps, _peers.float_input(images))
+    expected = float_reference(steps, _float_network.float_input(images))
     with _peers.peers(steps, images, 1) as (found, absent):
         assert absent == []
         for peer in found:
@@ -140,7 +140,7 @@ def test_peers_equal_a_network_written_in_numpy(graph):
                 assert np.corrcoef(scores.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
 
 
-def float_reference(steps: list[_peers.FloatLayer], x: np.ndarray) -> np.ndarray:
+def float_reference(steps: list[_float_network.FloatLayer], x: np.ndarray) -> np.ndarray:
     """Plain NumPy, ``[n, c, h, w]``."""
     for step in steps:
         if step.kind == "relu":
@@ -167,7 +167,7 @@ def test_threads_of_torch_are_restored():
 
     graph = random_mlp(8, [16], 3)
     before = torch.get_num_threads()
-    with _peers.peers(_peers.float_network(graph), _benching.random_images(graph, 1), before + 1):
+    with _peers.peers(_float_network.float_network(graph), _benching.random_images(graph, 1), before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from binarynet import fileformat
 from binarynet.analysis import Party, Spread, Timing, fair_clock, layers, random_convnet, random_mlp, time_interleaved
-from binarynet.cli import _peers
-from binarynet.cli._peers import Absence, Peer
+from binarynet.cli import _float_network, _peers
+from binarynet.cli._float_network import Peer
+from binarynet.cli._peers import Absence
 from binarynet.fileformat import PackedNetwork
 from binarynet.runtime import REFERENCE, Session, engines, verify
 
@@ -139,7 +140,7 @@ def measure(
     checked = verify(graph, random_images(graph, NUM_CHECKED), engine_names=usable, num_threads=num_threads)
     checked.require_exact()
     progress("building the float networks")
-    steps = _peers.float_network(graph)
+    steps = _float_network.float_network(graph)
     results = []
     for batch in batches:
         images = random_images(graph, batch)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.cli._peers import FloatLayer, Peer
+from binarynet.cli._float_network import FloatLayer, Peer
 from binarynet.errors import UsageError
 
 OPSET = 17

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.cli._peers import FloatLayer, Peer
+from binarynet.cli._float_network import FloatLayer, Peer
 
 if TYPE_CHECKING:
     import torch
