@@ -49,6 +49,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "the disk is full; free some space and try again"
+    full = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+    if error.errno in full:
+        return f"{full[error.errno]}; free some space and try again"
     return error.strerror or str(error)
