@@ -71,6 +71,7 @@ def test_convolution_sums_near_the_bound_are_exact(channels, autocast):
 )
 def test_convolution_equals_its_definition(channels, kernel, stride, padding, size, first, seed):
     torch.manual_seed(seed)
+    padding = (min(padding[0], kernel[0] - 1), min(padding[1], kernel[1] - 1))
     layer = BinaryConv2d(channels, 3, kernel, stride=stride, padding=padding, first=first)
     shape = (2, channels, *size)
     x = pixels(shape, seed) if first else signs(shape, seed)
@@ -196,3 +197,9 @@ def test_fans_count_the_kernel():
 def test_shapes_can_be_asked_on_the_meta_device():
     with torch.device("meta"):
         assert BinaryConv2d(3, 4, 3, stride=2)(torch.ones(2, 3, 9, 9)).shape == (2, 4, 4, 4)
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 1), (3, 3), ((3, 1), (1, 1))])
+def test_padding_of_a_whole_kernel_is_refused(kernel, padding):
+    with pytest.raises(UsageError, match="padding must be smaller than the kernel"):
+        BinaryConv2d(1, 1, kernel, padding=padding)

@@ -46,7 +46,6 @@ MODULES = {
     "channels": (BinaryConv2d(8, 2, 1), "takes 8 channels, its input has 7"),
     "dense on an image": (BinaryLinear(2, 4), r"expected a feature vector \[k\] \(flatten comes first\)"),
     "clipped signs": (nn.Hardtanh(), "clipping is exact only between a normalization and its sign"),
-    "padding of a whole kernel": (BinaryConv2d(7, 2, 1, padding=1), "must be smaller than the kernel"),
 }
 
 

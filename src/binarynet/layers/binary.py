@@ -158,7 +158,7 @@ class BinaryConv2d(BinaryLayer):
         out_channels: output channels.
         kernel_size: int or (height, width).
         stride: int or (vertical, horizontal).
-        padding: int, (vertical, horizontal), or "same" (odd kernels at stride 1).
+        padding: int, (vertical, horizontal), or "same" (odd kernels at stride 1); smaller than the kernel.
         first: take uint8 ``u`` and compute with ``2u - 255``.
         dropout: in training mode, mask each operand to 0 with this probability.
 
@@ -190,6 +190,11 @@ class BinaryConv2d(BinaryLayer):
             raise UsageError(f"BinaryConv2d: stride must be at least 1, got {stride}")
         if min(self.padding) < 0:
             raise UsageError(f"BinaryConv2d: padding must not be negative, got {padding}")
+        if any(p >= k for p, k in zip(self.padding, self.kernel_size, strict=True)):
+            raise UsageError(
+                f"BinaryConv2d: padding must be smaller than the kernel {self.kernel_size}, got {self.padding}; "
+                "outputs beyond that see no pixel at all"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:

@@ -14,6 +14,7 @@ layer, whose weight columns are permuted, restores agreement.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,12 +41,14 @@ from binarynet.graph import (
     Threshold,
     Window,
 )
-from binarynet.layers import BinaryConv2d, BinaryLayer, BinaryLinear, Normalization, Sign, StochasticSign
+from binarynet.layers import BinaryConv2d, BinaryLinear, Normalization, Sign, StochasticSign
 from binarynet.lowering.hints import FUNCTION_HINT, module_hint
 from binarynet.lowering.thresholds import fold_thresholds
-from binarynet.lowering.trace import one_input, trace
+from binarynet.lowering.trace import one_input, trace, unwrap
+from binarynet.lowering.weights import weight_bits
 
 Order = npt.NDArray[np.int64]
+_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,13 @@ class Lowered:
 
     Attributes:
         graph: the network.
-        traced: the torch module as a sequence of operations.
+        module: the torch module.
+        traced: the same as a sequence of operations.
         origins: graph value to the name of the trace's node that computes the same, and the feature order (or None).
     """
 
     graph: Graph
+    module: nn.Module
     traced: fx.GraphModule
     origins: dict[str, tuple[str, Order | None]]
 
@@ -82,8 +87,8 @@ def lower(module: nn.Module, input_shape: Sequence[int]) -> Lowered:
         shape = ()
     if len(shape) not in (1, 3) or min(shape) < 1:
         raise UsageError(f"input_shape {input_shape!r} must be (rows, columns, channels) or (features,)")
-    traced = trace(module)
-    return _Lowering(traced, shape).run()
+    module = unwrap(module)
+    return _Lowering(module, trace(module), shape).run()
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ class _BatchSize:
 
 
 class _Lowering:
-    def __init__(self, traced: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, module: nn.Module, traced: fx.GraphModule, input_shape: tuple[int, ...]) -> None:
+        self.module = module
         self.traced = traced
         self.input_shape = input_shape
         self.builder = GraphBuilder()
@@ -135,7 +141,7 @@ class _Lowering:
                     raise self.refuse(node, "its result is not used; leave it out (nothing may be changed in place)")
             except GraphError as error:
                 raise UnsupportedLayerError(f"{self.describe(node)}: {error}") from None
-        return Lowered(graph, self.traced, self.origins)
+        return Lowered(graph, self.module, self.traced, self.origins)
 
     # Helpers
 
@@ -146,7 +152,8 @@ class _Lowering:
         return _Stored(name, order)
 
     def unique(self, name: str) -> str:
-        """``name``, or with a number behind it where a shared module is used again."""
+        """``name`` in the characters that a graph allows, with a number behind it where it is used again."""
+        name = re.sub(r"[^A-Za-z0-9_.\-]", "_", name)[:_NAME_LENGTH]
         candidate, count = name, 1
         while candidate in self.builder.types:
             count += 1
@@ -211,7 +218,7 @@ class _Lowering:
 
     def dense(self, node: fx.Node, layer: BinaryLinear) -> _Stored:
         source = self.layer_operand(node, layer.first)
-        weights = _weight_bits(str(node.target), layer)
+        weights = weight_bits(str(node.target), layer)
         features = self.builder.types[source.name]
         if len(features.shape) == 1 and features.channels != weights.shape[1]:
             raise self.refuse(node, f"takes {weights.shape[1]} features, its input has {features.channels}")
@@ -221,7 +228,7 @@ class _Lowering:
 
     def convolution(self, node: fx.Node, layer: BinaryConv2d) -> _Stored:
         source = self.layer_operand(node, layer.first)
-        weights = _weight_bits(str(node.target), layer).transpose(0, 2, 3, 1)
+        weights = weight_bits(str(node.target), layer).transpose(0, 2, 3, 1)
         shape = self.builder.types[source.name]
         if len(shape.shape) == 3 and shape.channels != weights.shape[3]:
             raise self.refuse(node, f"takes {weights.shape[3]} channels, its input has {shape.channels}")
@@ -313,7 +320,7 @@ class _Lowering:
     ) -> Window:
         if _pair(dilation) != (1, 1) or ceil_mode:
             raise self.refuse(node, "dilation and ceil_mode have no packed form; use dilation=1, ceil_mode=False")
-        return Window(_pair(kernel), _pair(kernel if stride is None else stride), _pair(padding))
+        return Window(_pair(kernel), _pair(kernel if stride in (None, (), []) else stride), _pair(padding))
 
     def flatten(self, node: fx.Node, _: nn.Module | None = None) -> _Stored | _Normalized:
         value = self.operand(node)
@@ -378,9 +385,24 @@ class _Lowering:
     def hard_tanh(self, node: fx.Node, module: nn.Module | None = None) -> _Normalized:
         value = self.operand(node)
         low, high = (module.min_val, module.max_val) if isinstance(module, nn.Hardtanh) else _hard_tanh_range(node)
-        if not isinstance(value, _Normalized) or not low < 0 < high:
+        if not isinstance(value, _Normalized) or not np.float32(low) < 0 < np.float32(high):
             raise self.refuse(node, "clipping is exact only between a normalization and its sign, around 0")
+        if self.is_inplace(node, module) and not self.is_own_result(node.args[0]):
+            raise self.refuse(node, "inplace=True changes a value that is used elsewhere, too; leave it out")
         return replace(value, clipped_by=self.describe(node))
+
+    def is_inplace(self, node: fx.Node, module: nn.Module | None) -> bool:
+        if module is not None:
+            return bool(getattr(module, "inplace", False))
+        return bool(node.kwargs.get("inplace", len(node.args) > 3 and node.args[3]))
+
+    def is_own_result(self, value: Any) -> bool:
+        """Whether a value is the fresh result of a layer or pooling, seen by one operation only."""
+        if not isinstance(value, fx.Node) or len(value.users) != 1:
+            return False
+        if value.op == "call_module":
+            return isinstance(self.traced.get_submodule(str(value.target)), Normalization | nn.MaxPool2d)
+        return value.target in (F.max_pool2d, torch.max_pool2d)
 
     def size(self, node: fx.Node) -> _Shape | _BatchSize:
         if len(node.args) == 1 and not node.kwargs:
@@ -405,6 +427,8 @@ class _Lowering:
             raise UnsupportedLayerError(f"forward returns {type(result).__name__}; it must return one tensor of scores")
         value = self.known(node, result)
         if isinstance(value, _Stored):
+            if result.op == "placeholder":
+                raise UnsupportedLayerError("forward returns its input; a network has at least one binary layer")
             if value.order is not None:
                 raise self.refuse(result, "a flattened image as the result has no agreed order; end with a dense layer")
             return value.name
@@ -414,23 +438,6 @@ class _Lowering:
             raise self.refuse(result, "between the last normalization and the result nothing may stand")
         name = self.unique("scores")
         return self.add(Affine(name, value.sums.name, value.scale, value.shift), result).name
-
-
-def _weight_bits(name: str, layer: BinaryLayer) -> npt.NDArray[np.bool_]:
-    """Signs of latent weights; NonFiniteError, naming layer and place, if one is NaN or infinite."""
-    values = layer.weight.detach().cpu().numpy()
-    finite = np.isfinite(values)
-    if not finite.all():
-        place = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise NonFiniteError(
-            f"{name}: weight {list(place)} is {values[place]}, expected a finite number: the training has diverged; "
-            "use an earlier checkpoint or a smaller learning rate"
-        )
-    binary = layer.binary_weight().detach().cpu().numpy()
-    if not (np.abs(binary) == 1).all():
-        raise UnsupportedLayerError(f"{name} ({type(layer).__name__}): binary_weight() must give +1 and -1 only")
-    bits: npt.NDArray[np.bool_] = binary > 0
-    return bits
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -50,6 +50,8 @@ def pack(
     """
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise UsageError(f"classes must be a list with one name per score, got {classes!r}")
+    if not isinstance(provenance, Mapping | None) or not isinstance(image_policy, Mapping | None):
+        raise UsageError("provenance and image_policy must be mappings (or None)")
     lowered = lower_checked(module, input_shape)
     probe(lowered).require_exact()
     network = PackedNetwork(
@@ -70,7 +72,14 @@ def lower_checked(module: nn.Module, input_shape: Sequence[int]) -> Lowered:
             raise UnsupportedLayerError(
                 f"{name}: is {tensor.dtype}; packing keeps the float32 expressions of eval mode: call module.float()"
             )
-    if any(tensor.device.type != "cpu" for tensor in module.state_dict().values()):
+    devices = {tensor.device.type for tensor in module.state_dict().values()}
+    if "meta" in devices:
+        raise UsageError("the network is on the meta device: it has shapes but no weights; build it on the CPU")
+    if np.float32(1e-40) * np.float32(0.5) == 0:
+        raise UsageError(
+            "this thread flushes small floats to zero; call torch.set_flush_denormal(False) before packing"
+        )
+    if devices - {"cpu"}:
         module = copy.deepcopy(module).cpu()
     return lower(module, input_shape)
 

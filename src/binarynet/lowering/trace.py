@@ -25,7 +25,6 @@ def trace(module: nn.Module) -> fx.GraphModule:
         UnsupportedLayerError: forward depends on values (or does something else that cannot be traced), or a module
             has hooks, which could change its result unseen.
     """
-    module = getattr(module, "_orig_mod", module)  # torch.compile wraps the network
     if isinstance(module, LEAVES):
         module = nn.Sequential(module)
     for name, child in module.named_modules():
@@ -45,6 +44,17 @@ def trace(module: nn.Module) -> fx.GraphModule:
     return fx.GraphModule(module, graph)
 
 
+def unwrap(module: nn.Module) -> nn.Module:
+    """The network inside of ``torch.compile`` and of torch's data-parallel wrappers."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
 def one_input(traced: fx.GraphModule) -> fx.Node:
     """The network's input; UnsupportedLayerError if forward takes none or several."""
     inputs: list[fx.Node] = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -57,10 +67,20 @@ def one_input(traced: fx.GraphModule) -> fx.Node:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode for the block; afterwards every submodule has its own mode back."""
+    """Eval mode for the block; afterwards every submodule has its own mode back.
+
+    Raises:
+        UnsupportedLayerError: ``eval()`` does not put every submodule into eval mode.
+    """
     modes = [(child, child.training) for child in module.modules()]
-    module.eval()
     try:
+        module.eval()
+        for name, child in module.named_modules():
+            if child.training:
+                raise UnsupportedLayerError(
+                    f"{name or type(module).__name__} ({type(child).__name__}): stays in training mode after eval(); "
+                    "a network is packed as it computes in eval mode"
+                )
         yield
     finally:
         for child, training in modes:
