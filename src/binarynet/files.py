@@ -31,6 +31,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise DataError(f"{target}: cannot be written: {_reason(error)}") from None
+    except ValueError as error:  # a name with a null byte
+        raise DataError(f"{str(target)!r}: cannot be written: {error}") from None
     try:
         yield temporary
         with open(temporary, "rb") as file:

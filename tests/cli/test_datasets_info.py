@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from binarynet.cli import info
-from binarynet.runtime import Engine, engines
+from binarynet.runtime import Engine, check_engine, engines
 
 
 def test_datasets(run):
@@ -85,9 +86,30 @@ def test_info_follows_the_forced_engine(run, monkeypatch):
     assert "BINARYNET_FORCE_ISA=portable decides" in run("info").out
 
 
-@pytest.mark.parametrize("name", ["avx9000", "Portable"])
-def test_info_with_an_unknown_forced_engine(run, monkeypatch, name):
+@pytest.mark.parametrize("name", ["avx9000", "Portable", "reference"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info",),
+        ("evaluate", "{file}"),
+        ("evaluate", "{file}", "--engine", "reference"),
+        ("verify", "{file}", "--random", "2"),
+        ("predict", "{file}", "x.png"),
+        ("bench", "{file}"),
+    ],
+)
+def test_an_unknown_forced_engine_is_the_same_error_everywhere(run, file, monkeypatch, name, arguments):
     monkeypatch.setenv("BINARYNET_FORCE_ISA", name)
-    result = run("info")
+    result = run(*[argument.format(file=file) for argument in arguments])
     assert result.code == 2
-    assert f"unknown engine '{name}'" in result.error
+    assert result.error.startswith(f"BINARYNET_FORCE_ISA: unknown instruction set '{name}'; this build has: ")
+
+
+def test_a_forced_engine_that_cannot_run_is_a_failure(run, file, monkeypatch):
+    rows = (Engine("sve9", "no SVE9"), Engine("portable", ""), Engine("reference", ""))
+    monkeypatch.setattr(sys.modules[check_engine.__module__], "engines", lambda: rows)
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "sve9")
+    for arguments in (["info"], ["evaluate", file, "--engine", "portable"]):
+        result = run(*arguments)
+        assert result.code == 1
+        assert result.error == "BINARYNET_FORCE_ISA: the instruction set 'sve9' cannot be used here: no SVE9"

@@ -9,7 +9,7 @@ import pytest
 
 from binarynet.errors import BackendUnavailableError, UsageError
 from binarynet.graph import evaluate
-from binarynet.runtime import REFERENCE, Engine, Session, check_engine, engines
+from binarynet.runtime import REFERENCE, Engine, Session, check_engine, engines, verify
 from random_graphs import image_graph, random_images
 
 ENGINES = [engine.name for engine in engines() if engine.available]
@@ -62,18 +62,41 @@ def test_the_environment_forces_an_instruction_set(name):
     assert (done.returncode, done.stdout.strip()) == (0, name), done.stderr
 
 
-@pytest.mark.parametrize("name", ["nonsense", "AVX2", "reference", " portable"])
-def test_a_nonsense_name_in_the_environment_fails(name):
-    done = run_with(FORCED, BINARYNET_FORCE_ISA=name)
-    assert done.returncode != 0
-    assert f"BackendUnavailableError: BINARYNET_FORCE_ISA '{name}' is unknown to this build" in done.stderr
-    assert "portable" in done.stderr
+@pytest.mark.parametrize("name", ["nonsense", "AVX2", "reference", "native", " portable"])
+@pytest.mark.parametrize("engine", [None, "portable", REFERENCE])
+def test_an_unknown_name_in_the_environment_is_an_error_whatever_is_asked_for(monkeypatch, name, engine):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", name)
+    with pytest.raises(
+        UsageError, match=rf"BINARYNET_FORCE_ISA: unknown instruction set '{name}'; .*portable"
+    ) as error:
+        Session(image_graph(), engine=engine)
+    assert ("is asked for with --engine" in str(error.value)) == (name == REFERENCE)
+    images = np.zeros((1, 6, 5, 3), np.uint8)
+    with pytest.raises(UsageError, match="BINARYNET_FORCE_ISA: unknown instruction set"):
+        verify(image_graph(), images, engine_names=[], extra={"same": lambda chunk, _: evaluate(image_graph(), chunk)})
+
+
+def test_a_known_name_in_the_environment_that_cannot_run_is_an_error(monkeypatch):
+    rows = (Engine("sve9", "this processor lacks SVE9"), Engine("portable", ""), Engine(REFERENCE, ""))
+    monkeypatch.setattr(sys.modules[check_engine.__module__], "engines", lambda: rows)
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "sve9")
+    for engine in (None, "portable", REFERENCE):
+        with pytest.raises(
+            BackendUnavailableError,
+            match="BINARYNET_FORCE_ISA: the instruction set 'sve9' cannot be used here: this processor lacks SVE9",
+        ):
+            Session(image_graph(), engine=engine)
 
 
 def test_an_argument_beats_the_environment(monkeypatch):
-    monkeypatch.setenv("BINARYNET_FORCE_ISA", "nonsense")
-    assert Session(image_graph(), engine="portable").engine == "portable"
-    assert Session(image_graph(), engine=REFERENCE).engine == REFERENCE
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    for name in ENGINES:
+        assert Session(image_graph(), engine=name).engine == name
+
+
+def test_an_empty_name_in_the_environment_is_none(monkeypatch):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "")
+    assert Session(image_graph()).engine == ENGINES[0]
 
 
 @pytest.mark.parametrize("name", ["nonsense", "", "AVX2", "native"])
@@ -114,3 +137,10 @@ def test_without_the_native_extension_the_reference_still_runs():
     assert engine_list.startswith("[('native', False), ('reference', True)] the native extension cannot be loaded:")
     assert reference == REFERENCE
     assert "reinstall binarynet, or use engine='reference'" in refusal
+
+
+def test_without_the_native_extension_no_instruction_set_can_be_forced():
+    done = run_with(MISSING, BINARYNET_FORCE_ISA="portable")
+    assert done.returncode != 0
+    assert "BackendUnavailableError: BINARYNET_FORCE_ISA: the instruction set 'portable' cannot be used" in done.stderr
+    assert "the native extension cannot be loaded" in done.stderr

@@ -1,10 +1,14 @@
 """Models: load, predict, save."""
 
+import copy
+import multiprocessing
+import pickle
+
 import numpy as np
 import pytest
 
 import binarynet
-from binarynet.errors import FileFormatError, ShapeError, UsageError
+from binarynet.errors import DataError, FileFormatError, ShapeError, UsageError
 from binarynet.fileformat import PackedNetwork
 from binarynet.graph import Dense, Flatten, Graph, Input
 from binarynet.runtime import Model, engines, load
@@ -105,3 +109,28 @@ def test_networks_without_scores_do_not_predict():
 
 def test_repr_says_what_it_is():
     assert repr(image_model(engine="reference")) == "<binarynet.Model 6 x 5 x 3 -> f32[4], engine reference>"
+
+
+@pytest.mark.parametrize("copied", [lambda model: pickle.loads(pickle.dumps(model)), copy.deepcopy])
+def test_models_can_be_copied(copied):
+    model = image_model(engine="portable", num_threads=1)
+    again = copied(model)
+    images = random_images(np.random.default_rng(0), 3, (6, 5, 3))
+    assert again.scores(images).tobytes() == model.scores(images).tobytes()
+    assert (again.classes, again.engine, again.session.num_threads) == (CLASSES, "portable", 1)
+    assert again.session.graph is again.graph
+
+
+def test_a_model_works_in_another_process():
+    model = image_model(num_threads=1)
+    images = random_images(np.random.default_rng(0), 3, (6, 5, 3))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(model.scores, (images,)).tobytes() == model.scores(images).tobytes()
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\0b", r"'a\\x00b'"), ("a\ud800", r"'a\\ud800'")])
+def test_a_name_that_no_file_can_have(name, shown):
+    with pytest.raises(FileFormatError, match=rf"^{shown}: no file can have this name"):
+        load(name)
+    with pytest.raises(DataError, match=rf"^{shown}: cannot be written: "):
+        image_model().save(name)

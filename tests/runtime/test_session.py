@@ -1,6 +1,8 @@
 """Sessions: taps, batches, threads, and what they refuse."""
 
+import copy
 import gc
+import pickle
 import threading
 
 import numpy as np
@@ -123,10 +125,41 @@ def test_wrong_images_are_refused(engine, images):
         session.run(images)
 
 
-@pytest.mark.parametrize("num_threads", [0, -1])
-def test_threads_are_at_least_one(num_threads):
-    with pytest.raises(UsageError, match=f"num_threads must be at least 1, got {num_threads}"):
-        Session(image_graph(), num_threads=num_threads)
+@each_engine
+@pytest.mark.parametrize("num_threads", [0, -1, 1025, 2**70, "2", 1.5, True, [1]])
+def test_threads_are_a_number_from_one(engine, num_threads):
+    with pytest.raises(UsageError, match="num_threads must be an integer from 1 to 1024, got ") as error:
+        Session(image_graph(), engine=engine, num_threads=num_threads)
+    assert str(error.value).endswith(repr(num_threads))
+
+
+def test_threads_may_be_a_numpy_integer():
+    assert Session(image_graph(), engine="portable", num_threads=np.int64(2)).num_threads == 2
+
+
+def through_pickle(session):
+    return pickle.loads(pickle.dumps(session))
+
+
+@each_engine
+@pytest.mark.parametrize("copied", [through_pickle, copy.deepcopy, copy.copy])
+def test_sessions_can_be_copied_and_sent_to_other_processes(engine, copied):
+    graph = image_graph()
+    session = Session(graph, engine=engine, num_threads=2, taps=["sign1"])
+    again = copied(session)
+    assert again is not session
+    assert (again.engine, again.num_threads, again.taps) == (engine, session.num_threads, ("sign1",))
+    expected = session.run_tapped(images_for(graph))
+    values = again.run_tapped(images_for(graph))
+    assert {name: value.tobytes() for name, value in values.items()} == {
+        name: value.tobytes() for name, value in expected.items()
+    }
+
+
+def test_a_copied_session_without_an_engine_takes_the_best_again(monkeypatch):
+    data = pickle.dumps(Session(image_graph()))
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    assert pickle.loads(data).engine == "portable"
 
 
 @each_engine

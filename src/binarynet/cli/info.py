@@ -12,7 +12,6 @@ from rich.text import Text
 from binarynet.cli._console import print_facts, print_json, stdout
 from binarynet.cli._options import Json
 
-FORCE_VARIABLE = "BINARYNET_FORCE_ISA"
 LIBRARIES = ("numpy", "torch", "lightning", "scikit-learn", "matplotlib", "onnxruntime")
 
 
@@ -43,6 +42,8 @@ def info(json: Json = False) -> None:
             state = Text.assemble(("yes", "green"), "  used" if engine["name"] == facts["engine"] else "")
         console.print(Text.assemble(f"  {engine['name']:<{width}}  ", state), soft_wrap=True)
     if facts["forced"]:
+        from binarynet.runtime import FORCE_VARIABLE
+
         console.print(f"{FORCE_VARIABLE}={facts['forced']} decides which one is used", markup=False, soft_wrap=True)
 
 
@@ -50,16 +51,14 @@ def collect() -> dict[str, Any]:
     """The facts, JSON-able. ``engine`` is the one a session would take now, None if there is none.
 
     Raises:
-        UsageError, BackendUnavailableError: BINARYNET_FORCE_ISA names an engine that is unknown or cannot run here.
+        UsageError, BackendUnavailableError: BINARYNET_FORCE_ISA names what is unknown or cannot be used here.
     """
     import binarynet
     from binarynet.data._files import DATA_VARIABLE, cache_directory
-    from binarynet.runtime import check_engine, engines
+    from binarynet.runtime import engines, forced_instruction_set
 
     found = engines()
-    forced = os.environ.get(FORCE_VARIABLE)
-    if forced:
-        check_engine(forced)
+    forced = forced_instruction_set()
     usable = [engine.name for engine in found if engine.available]
     return {
         "version": binarynet.__version__,

@@ -50,6 +50,12 @@ class Container:
 def read_container(path: Path) -> Container:
     """Read and check a container; FileFormatError says what is wrong. Allocates no more than the file's size."""
     try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise FileFormatError(f"{str(path)!r}: no file can have this name")
+    try:
         with open(path, "rb", opener=_open_without_waiting) as file:
             return _read(file)
     except FileNotFoundError:

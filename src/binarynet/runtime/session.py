@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,13 +25,17 @@ from binarynet.graph import (
     check_images,
     evaluate,
 )
-from binarynet.runtime.engines import REFERENCE, check_engine
+from binarynet.runtime.engines import REFERENCE, check_engine, forced_instruction_set
 
 Array = npt.NDArray[Any]
+MAX_THREADS = 1024
+"""Most threads that a session takes, as in the native core."""
 
 
 class Session:
     """A graph compiled for one engine. Immutable: any number of threads may run it at the same time.
+
+    A copy, or a session that was pickled and sent to another process, is compiled anew from the same arguments.
 
     Args:
         graph: the network.
@@ -38,11 +43,12 @@ class Session:
             opens them) or sums. A tap keeps its value from being fused away.
         engine: name of an engine (:func:`binarynet.runtime.engines`); default: the best one here, or the instruction
             set that the environment variable BINARYNET_FORCE_ISA names.
-        num_threads: threads of the native core; default: one per core that this process may use.
+        num_threads: threads of the native core, 1 to 1024; default: one per core that this process may use.
 
     Raises:
-        UsageError: an unknown engine or value, or a number of threads below 1.
-        BackendUnavailableError: the engine cannot run here.
+        UsageError: an unknown engine or value, a number of threads that is none, or a BINARYNET_FORCE_ISA that is
+            unknown (whatever ``engine`` is).
+        BackendUnavailableError: the engine, or the one that BINARYNET_FORCE_ISA names, cannot run here.
     """
 
     def __init__(
@@ -53,8 +59,8 @@ class Session:
         engine: str | None = None,
         num_threads: int | None = None,
     ) -> None:
-        if num_threads is not None and num_threads < 1:
-            raise UsageError(f"num_threads must be at least 1, got {num_threads}")
+        threads = None if num_threads is None else _checked_threads(num_threads)
+        forced = forced_instruction_set()
         if engine is not None:
             check_engine(engine)
         for tap in taps:
@@ -63,7 +69,11 @@ class Session:
         self.graph = graph
         self.taps = tuple(taps)
         self._values = tuple(dict.fromkeys((graph.output, *taps)))
-        self._native = None if engine == REFERENCE else _compile(graph, self._values, engine, num_threads)
+        self._asked = (engine, threads)
+        self._native = None if engine == REFERENCE else _compile(graph, self._values, engine or forced, threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.graph, self.taps, *self._asked)
 
     @property
     def engine(self) -> str:
@@ -94,6 +104,23 @@ class Session:
             name: array if len(self.graph.types[name].shape) == 3 else array.reshape(len(images), array.shape[-1])
             for name, array in zip(self._values, arrays, strict=True)
         }
+
+
+def _rebuilt(
+    kind: type[Session], graph: Graph, taps: tuple[str, ...], engine: str | None, num_threads: int | None
+) -> Session:
+    """A session from what it was made of: the native one cannot be copied."""
+    return kind(graph, taps=taps, engine=engine, num_threads=num_threads)
+
+
+def _checked_threads(number: Any) -> int:
+    try:
+        threads = operator.index(number)
+    except TypeError:
+        threads = 0
+    if not 1 <= threads <= MAX_THREADS or isinstance(number, bool):
+        raise UsageError(f"num_threads must be an integer from 1 to {MAX_THREADS}, got {number!r}")
+    return threads
 
 
 def _as_image(images: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from binarynet.encoding import unpack_bits
 from binarynet.errors import UsageError, VerificationError
 from binarynet.graph import Flatten, Graph, check_images, evaluate
-from binarynet.runtime.engines import REFERENCE, engines
+from binarynet.runtime.engines import REFERENCE, engines, forced_instruction_set
 from binarynet.runtime.session import Session
 
 Array = npt.NDArray[Any]
@@ -103,10 +103,12 @@ def verify(
         progress: called with the number of images done.
 
     Raises:
-        UsageError: no images, fewer than two sources to compare, or a source without the network's result.
+        UsageError: no images, fewer than two sources to compare, a source without the network's result, or an unknown
+            name in BINARYNET_FORCE_ISA (which does not change what is compared).
         ShapeError: wrong dtype or shape of the images.
         BackendUnavailableError: an engine that cannot run here.
     """
+    forced_instruction_set()
     check_images(graph, images)
     if len(images) == 0:
         raise UsageError("verify needs at least one image")
