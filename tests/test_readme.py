@@ -40,7 +40,7 @@ def test_own_network_then_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_commands_and_options_exist() -> None:
-    from binarynet.cli.app import app
+    from binarynet.cli._commands import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = [line for block in code_blocks() for line in block.splitlines() if line.startswith("binarynet ")]

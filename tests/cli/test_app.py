@@ -141,6 +141,60 @@ def test_broken_pipe_is_quiet():
     assert result.stderr == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no /bin/sh")
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("info >&-", 0, ""),
+        ("--help >&-", 0, ""),
+        ("nope >&-", 2, "error: No such command 'nope' (see: binarynet --help)\n"),
+        ("nope 2>&-", 2, ""),
+        ("info --json >&- 2>&- <&-", 0, ""),
+    ],
+)
+def test_closed_outputs(command, code, said):
+    command = f"{sys.executable} -m binarynet.cli.app {command}"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "", said)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("command", ["info", "info --json", "--version", "datasets"])
+def test_a_full_disk_is_one_line(command):
+    command = f"{sys.executable} -m binarynet.cli.app {command} >/dev/full"
+    result = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "module", ["typer", "typer.main", "rich", "rich.text", "binarynet.errors", "binarynet.cli.train"]
+)
+def test_ctrl_c_while_importing(module):
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}:\n"
+        "            sys.meta_path.remove(self)\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from binarynet.cli.app import main\n"
+        "main(['info'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_ctrl_c_outside_of_a_command(run, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.print", interrupted)
+    result = run("--version")
+    assert result.code == 130
+    assert result.err.endswith("error: interrupted\n")
+
+
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs POSIX signals")
 def test_ctrl_c(tmp_path):
     import signal

@@ -1,33 +1,16 @@
-"""`binarynet`: registers the commands and turns what goes wrong into one line and an exit code.
+"""`binarynet`: runs a command and turns what goes wrong into one line and an exit code.
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted. BINARYNET_TRACEBACK=1 shows where an error arose.
+
+This page imports next to nothing, so that Ctrl-C is handled from the start: the imports of the commands take longer than
+many of them run.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
-
-import typer
-import typer.main
-
-import binarynet
-from binarynet.cli import _console
-from binarynet.cli.bench import bench
-from binarynet.cli.datasets import datasets
-from binarynet.cli.evaluate import evaluate
-from binarynet.cli.info import info
-from binarynet.cli.inspect import inspect
-from binarynet.cli.pack import pack
-from binarynet.cli.predict import predict
-from binarynet.cli.train import train
-from binarynet.cli.verify import verify
-from binarynet.errors import BinaryNetError, UsageError
+from collections.abc import Sequence
 
 TRACEBACK_VARIABLE = "BINARYNET_TRACEBACK"
 
@@ -39,73 +22,51 @@ TRAIN_EXTRA = frozenset(
 """Packages of the extra ``train``: their absence is told as a matter of installation."""
 
 
-class _Interrupted(Exception):
-    """Ctrl-C, carried past typer, which would handle it in its own way."""
-
-
-def _carry_interrupt(command: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(command)
-    def carried(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            raise _Interrupted(str(interrupt) or "interrupted") from interrupt
-
-    return carried
-
-
-app = typer.Typer(
-    name="binarynet",
-    help="Train Binarized Neural Networks, pack them to bits, and run them exactly.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.callback(invoke_without_command=True)
-def binarynet_command(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
-        print(f"binarynet {binarynet.__version__}")
-    elif context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-app.command()(_carry_interrupt(train))
-app.command()(_carry_interrupt(evaluate))
-app.command()(_carry_interrupt(pack))
-app.command(options_metavar="[OPTIONS] [RUN]")(_carry_interrupt(verify))
-app.command()(_carry_interrupt(predict))
-app.command()(_carry_interrupt(inspect))
-app.command()(_carry_interrupt(bench))
-app.command()(_carry_interrupt(datasets))
-app.command()(_carry_interrupt(info))
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; always ends in SystemExit."""
-    _show_notes()
     try:
+        _open_closed_streams()
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
     except BrokenPipeError:
-        # whoever read our output has enough (`| head`): end quietly, and keep Python from flushing once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # whoever read our output has enough (`| head`): end quietly
+        _drop_output()
         code = FAILURE
+    except KeyboardInterrupt:
+        # while importing or ending; a command's own is told in _run
+        sys.stderr.write("error: interrupted\n")
+        code = INTERRUPTED
     sys.exit(code)
 
 
-def _run(arguments: list[str]) -> int:
+def _open_closed_streams() -> None:
+    """Whoever closes an output (`>&-`) wants none of it; files that are opened later must not take its place."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+
+
+def _drop_output() -> None:
+    """What is still unwritten goes nowhere: Python would try once more at its end, and complain."""
     try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return  # not a file (a test's), so nothing is tried again
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+
+
+def _run(arguments: list[str]) -> int:
+    from binarynet.errors import BinaryNetError, UsageError
+
+    try:
+        import typer.main
+
+        from binarynet.cli._commands import Interrupted, app
+
+        _show_notes()
         result = typer.main.get_command(app).main(arguments, prog_name="binarynet", standalone_mode=False)
+        sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except _Interrupted as interrupt:
-        return _report(interrupt, str(interrupt), INTERRUPTED)
     except UsageError as error:
         return _report(error, str(error), USAGE)
     except BinaryNetError as error:
@@ -119,25 +80,43 @@ def _run(arguments: list[str]) -> int:
         return _report(error, "out of memory", FAILURE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _report(error, f"{where}{error.strerror or error}", FAILURE)
+        code = _report(error, f"{where}{error.strerror or error}", FAILURE)
+        if not error.filename:
+            _drop_output()  # perhaps the output itself (a full disk)
+        return code
     except Exception as error:
+        if isinstance(error, Interrupted):
+            return _report(error, str(error), INTERRUPTED)
+        # Ctrl-C outside of a command: some versions of typer raise their Abort, others give 130 back
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            return _report(error, "interrupted", INTERRUPTED)
         # typer's own errors; it has brought several versions of click, so they are known by what they can do
         if not (hasattr(error, "format_message") and hasattr(error, "exit_code")):
             raise
         context = getattr(error, "ctx", None)
         hint = f" (see: {context.command_path} --help)" if context is not None else ""
         return _report(error, f"{error.format_message().rstrip('.')}{hint}", int(error.exit_code))
+    if result == INTERRUPTED:
+        return _report(None, "interrupted", INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
-def _report(error: Exception, message: str, code: int) -> int:
-    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+def _report(error: Exception | None, message: str, code: int) -> int:
+    from binarynet.cli import _console
+
+    if error is not None and os.environ.get(TRACEBACK_VARIABLE) == "1":
+        import traceback
+
         traceback.print_exception(error)
     _console.say(_console.stderr(), "error", "bold red", message)
     return code
 
 
 def _show_notes() -> None:
+    import logging
+
+    from binarynet.cli import _console
+
     logger = logging.getLogger("binarynet")
     if not any(isinstance(handler, _console.NoteHandler) for handler in logger.handlers):
         logger.addHandler(_console.NoteHandler())

@@ -42,7 +42,7 @@ def info(json: Json = False) -> None:
             state = Text.assemble(("yes", "green"), "  used" if engine["name"] == facts["engine"] else "")
         console.print(Text.assemble(f"  {engine['name']:<{width}}  ", state), soft_wrap=True)
     if facts["forced"]:
-        from binarynet.runtime import FORCE_VARIABLE
+        from binarynet.runtime.engines import FORCE_VARIABLE
 
         console.print(f"{FORCE_VARIABLE}={facts['forced']} decides which one is used", markup=False, soft_wrap=True)
 
@@ -55,7 +55,8 @@ def collect() -> dict[str, Any]:
     """
     import binarynet
     from binarynet.data._files import DATA_VARIABLE, cache_directory
-    from binarynet.runtime import engines, forced_instruction_set
+    from binarynet.runtime import engines
+    from binarynet.runtime.engines import forced_instruction_set
 
     found = engines()
     forced = forced_instruction_set()

@@ -1,12 +1,11 @@
 """Running packed networks: sessions over the native core, models, verification. Works without torch."""
 
-from binarynet.runtime.engines import FORCE_VARIABLE, REFERENCE, Engine, check_engine, engines, forced_instruction_set
+from binarynet.runtime.engines import REFERENCE, Engine, check_engine, engines
 from binarynet.runtime.model import Model, Prediction, load
 from binarynet.runtime.session import Session
 from binarynet.runtime.verification import Difference, Source, ValueCheck, Verification, verify
 
 __all__ = [
-    "FORCE_VARIABLE",
     "REFERENCE",
     "Difference",
     "Engine",
@@ -18,7 +17,6 @@ __all__ = [
     "Verification",
     "check_engine",
     "engines",
-    "forced_instruction_set",
     "load",
     "verify",
 ]
