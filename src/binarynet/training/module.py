@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from binarynet import optim
-from binarynet.errors import FileFormatError, NonFiniteError
+from binarynet.errors import NonFiniteError
+from binarynet.training import optimizer_state as optimizer_states
 from binarynet.training.batches import Batch
 from binarynet.training.evaluation import Evaluation, Total
 from binarynet.training.loss import squared_hinge
@@ -24,7 +25,7 @@ class Classifier(LightningModule):
     Args:
         network: takes uint8 ``[batch, channels, height, width]``, gives float scores ``[batch, classes]``.
         recipe: what to do.
-        optimizer_state: to go on from.
+        optimizer_state: to go on from; checked already, see :meth:`new_optimizer`.
         cost_sum: sum of the costs of the steps that the first epoch has behind it already.
     """
 
@@ -46,17 +47,21 @@ class Classifier(LightningModule):
         self._cost_sum: Tensor | float = cost_sum
         self._validation_total = Total()
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def new_optimizer(self) -> torch.optim.Adam:
+        """The recipe's optimizer before its first step."""
         chosen = self.recipe.optimizer
-        self.optimizer = optim.adam(
+        return optim.adam(
             self.network,
             chosen.learning_rate,
             betas=(chosen.beta1, chosen.beta2),
             eps=chosen.eps,
             glorot=chosen.glorot_scaling,
         )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self.optimizer = self.new_optimizer()
         if self._optimizer_state is not None:
-            _restore(self.optimizer, self._optimizer_state)
+            optimizer_states.restore(self.optimizer, self._optimizer_state)
             self._optimizer_state = None
         return self.optimizer
 
@@ -101,19 +106,3 @@ class Classifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.validation = self._validation_total.result()
-
-
-def _restore(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state out of a checkpoint; FileFormatError where it does not fit."""
-    names = [group["name"] for group in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(state)
-        fits = names == [group["name"] for group in optimizer.param_groups] and all(
-            moment.shape in ((), parameter.shape)
-            for parameter, moments in optimizer.state.items()
-            for moment in moments.values()
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"the checkpoint's optimizer state is not usable: {error}") from None
-    if not fits:
-        raise FileFormatError("the checkpoint's optimizer state belongs to another network")

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from binarynet.errors import FileFormatError
@@ -67,6 +67,15 @@ class Progress:
         self.best_epoch, self.best_error = row.epoch, row.validation_error
         return True
 
+    def copy(self) -> Progress:
+        """One that changes by itself."""
+        return replace(self, history=list(self.history))
+
+    def become(self, other: Progress) -> None:
+        """Take over everything of another one."""
+        for f in fields(self):
+            setattr(self, f.name, getattr(other, f.name))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and dicts."""
         return asdict(self)
@@ -77,20 +86,36 @@ class Progress:
         try:
             values = dict(content)
             values["history"] = [EpochRow(**_numbers(EpochRow, row)) for row in values["history"]]
-            progress = cls(**values)
             _numbers(cls, {key: value for key, value in values.items() if key != "history"}, skip="history")
+            progress = cls(**values)
         except (TypeError, ValueError, KeyError) as error:
             raise FileFormatError(f"{origin}: its record of progress is not usable: {error}") from None
-        counts_fit = progress.epoch == len(progress.history) and 0 <= progress.best_epoch <= progress.epoch
-        if not counts_fit or progress.step < 0 or (progress.best_epoch == 0) != (progress.epoch == 0):
+        if progress.epoch != len(progress.history) or progress.step < 0 or not progress._selection_fits():
             raise FileFormatError(f"{origin}: its record of progress contradicts itself")
         return progress
 
+    def _selection_fits(self) -> bool:
+        """Whether going through the history again selects the same epoch."""
+        again = Progress()
+        for number, row in enumerate(self.history, start=1):
+            if row.epoch != number:
+                return False
+            again.finish_epoch(row)
+        return (again.best_epoch, again.best_error) == (self.best_epoch, self.best_error)
+
 
 def _numbers(kind: type, row: Any, skip: str = "") -> dict[str, Any]:
-    expected = {f.name for f in fields(kind) if f.name != skip}
-    if set(row) != expected or not all(type(value) in (int, float) for value in row.values()):
+    """Numbers by the names and types of a class's fields; a share of errors is one."""
+    expected = {f.name: (int,) if f.type == "int" else (int, float) for f in fields(kind) if f.name != skip}
+    if set(row) != set(expected):
         raise ValueError(f"expected numbers named {', '.join(sorted(expected))}")
+    for name, value in row.items():
+        if type(value) not in expected[name] or math.isnan(value):
+            raise ValueError(
+                f"{name} is {value!r}, expected {'an integer' if expected[name] == (int,) else 'a number'}"
+            )
+        if name == "validation_error" and not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value!r}, expected a share from 0 to 1")
     return dict(row)
 
 

@@ -30,7 +30,7 @@ class Recorder(Callback):
     Args:
         run: where to write.
         module: what is trained.
-        progress: where the run stands; updated in place.
+        progress: where the run stands, by its last complete checkpoint; updated in place.
         batches: the training batches; told the epoch.
         interrupt: asked before each step whether to stop.
     """
@@ -73,8 +73,9 @@ class Recorder(Callback):
         if every and done % every == 0 and done < self._batches.num_steps:
             check_finite(self._module.network)
             self._take_time()
-            self._progress.step, self._progress.cost_sum = done, self._module.cost_sum()
-            self._save()
+            after = self._progress.copy()
+            after.step, after.cost_sum = done, self._module.cost_sum()
+            self._save(after)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_finite(self._module.network)
@@ -90,14 +91,15 @@ class Recorder(Callback):
             seconds=progress.epoch_seconds,
         )
         self._module.start_next_epoch()
-        if progress.finish_epoch(row):
+        after = progress.copy()
+        if after.finish_epoch(row):
             weights = {
                 "epoch": row.epoch,
                 "validation_error": row.validation_error,
                 "network": self._module.network.state_dict(),
             }
             checkpoint.save(self._run.best, BEST, weights)
-        self._save()
+        self._save(after)
         write_whole(self._run.metrics, to_csv(progress.history))
         self._log(row)
 
@@ -108,13 +110,15 @@ class Recorder(Callback):
         with contextlib.suppress(OSError):  # of events that a full disk did not take
             self._close()
 
-    def _save(self) -> None:
+    def _save(self, after: Progress) -> None:
+        """Write the checkpoint to go on from; only then is that where the run stands."""
         content = {
-            "progress": self._progress.to_dict(),
+            "progress": after.to_dict(),
             "network": self._module.network.state_dict(),
             "optimizer": self._module.optimizer.state_dict(),
         }
         checkpoint.save(self._run.last, TRAINING, content)
+        self._progress.become(after)
 
     def _take_time(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()

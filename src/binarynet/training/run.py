@@ -21,7 +21,7 @@ from binarynet import data
 from binarynet.data import Dataset
 from binarynet.errors import BackendUnavailableError, BinaryNetError, DataError, FileFormatError, UsageError
 from binarynet.files import write_whole
-from binarynet.training import checkpoint, curves, display, provenance
+from binarynet.training import checkpoint, curves, display, memory, optimizer_state, provenance
 from binarynet.training import recipe as recipes
 from binarynet.training.batches import EvaluationBatches, TrainingBatches
 from binarynet.training.evaluation import Evaluation, evaluate
@@ -32,12 +32,14 @@ from binarynet.training.randomness import Purpose, derive, seed_torch
 from binarynet.training.recipe import Recipe
 from binarynet.training.recorder import Recorder
 from binarynet.training.run_directory import (
-    TRAINING,
     RunDirectory,
     build_network,
+    check_best,
+    check_best_of_unfinished,
     input_of,
     load_best,
     load_run,
+    outline_network,
 )
 
 DEFAULT_FOLDER = Path("runs")
@@ -94,24 +96,28 @@ def train(
         show: "bar", "lines" (one per epoch), "off", or "auto"; all on standard error.
 
     Raises:
-        UsageError: ``out`` exists without ``resume``; there is nothing to resume, or it follows another recipe.
+        UsageError: ``out`` exists without ``resume``; there is nothing to resume, or it follows another recipe; the
+            network does not fit into memory.
         RecipeError: a wrong recipe.
         BackendUnavailableError: an accelerator that this machine does not have.
         DataError: missing or damaged data; a full disk (the last complete checkpoint stays).
-        FileFormatError: a damaged or foreign checkpoint.
+        FileFormatError: a damaged, missing or foreign checkpoint, or a damaged run.json.
         NonFiniteError: training diverged.
         TrainingInterrupted: Ctrl-C.
     """
     chosen, run, resuming = _choose(recipe, overrides, out, resume)
-    if resuming and (finished := _finished(run)) is not None:
+    if resuming and (finished := _finished(run, chosen)) is not None:
         return finished
     _check_accelerator(chosen.training.accelerator)
     dataset = data.load(chosen.dataset.name, data_dir, **chosen.dataset.options)
+    outline = outline_network(chosen, dataset.policy.shape, len(dataset.classes))
+    memory.check_fits(outline, chosen.training.accelerator)
     with _quiet(), _torch_state(chosen.training.threads or (_threads_before(run) if resuming else 0)):
         seed_torch(derive(chosen.seed, Purpose.INITIAL_WEIGHTS), torch.device("cpu"))
-        network = build_network(chosen, dataset.policy.shape, len(dataset.classes))
-        progress, optimizer_state = _restore(run, network, dataset) if resuming else (Progress(), None)
-        job = _Job(chosen, run, dataset, network, progress, optimizer_state)
+        with memory.told(outline):
+            network = build_network(chosen, dataset.policy.shape, len(dataset.classes))
+        progress, moments = _restore(run, chosen, network, dataset) if resuming else (Progress(), None)
+        job = _Job(chosen, run, dataset, network, progress, moments)
         return job.carry_out(show, resuming)
 
 
@@ -143,7 +149,7 @@ class _Job:
         dataset: Dataset,
         network: nn.Module,
         progress: Progress,
-        optimizer_state: dict[str, Any] | None,
+        moments: dict[str, Any] | None,
     ) -> None:
         self.recipe = recipe
         self.run = run
@@ -159,7 +165,10 @@ class _Job:
         )
         if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
             raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
-        self.module = Classifier(network, recipe, optimizer_state=optimizer_state, cost_sum=progress.cost_sum)
+        self.module = Classifier(network, recipe, optimizer_state=moments, cost_sum=progress.cost_sum)
+        if moments is not None:
+            steps = progress.epoch * self.batches.num_steps + progress.step
+            optimizer_state.check(self.module.new_optimizer(), moments, steps, run.last)
         self.record: dict[str, Any] = {}
 
     def carry_out(self, show: display.Display, resuming: bool) -> RunResult:
@@ -167,8 +176,9 @@ class _Job:
         write_whole(self.run.recipe, self.recipe.to_toml())
         self._open_record(resuming)
         try:
-            self._fit(show)
-            return self._conclude()
+            with memory.told(self.module.network):
+                self._fit(show)
+                return self._conclude()
         except (Stopped, KeyboardInterrupt):
             self._note_end("interrupted", "Ctrl-C")
             raise TrainingInterrupted(self._how_to_go_on()) from None
@@ -206,8 +216,9 @@ class _Job:
             trainer.fit(self.module, self.batches, validation)
 
     def _conclude(self) -> RunResult:
-        model, _ = load_best(self.run, self.recipe, self.dataset.policy.shape, len(self.dataset.classes))
-        test = evaluate(model, self.dataset.test, batch_size=self.recipe.training.evaluation_batch_size)
+        best = load_best(self.run, self.recipe, self.dataset.policy.shape, len(self.dataset.classes))
+        check_best(self.run, best, (self.progress.best_epoch, self.progress.best_error), self.run.last)
+        test = evaluate(best.model.eval(), self.dataset.test, batch_size=self.recipe.training.evaluation_batch_size)
         title = f"{self.recipe.name}, seed {self.recipe.seed}"
         history, best_epoch = self.progress.history, self.progress.best_epoch
         write_whole(self.run.curves, curves.draw(history, title, best_epoch=best_epoch, test_error=test.error))
@@ -232,8 +243,8 @@ class _Job:
         }
         if resuming and self.run.provenance.is_file():
             before = self.run.read_provenance()
-            self.record |= {"started": before.get("started"), "resumed": before.get("resumed", 0) + 1}
-            self.record["machine"] = before.get("machine")
+            self.record |= {"started": before["started"], "resumed": before["resumed"] + 1}
+            self.record["machine"] = before["machine"]
 
     def _write_record(self, status: str, reason: str | None = None) -> None:
         progress = self.progress
@@ -302,9 +313,8 @@ def _check_accelerator(name: str) -> None:
 
 def _threads_before(run: RunDirectory) -> int:
     """Threads of the run's first part, so that its other part rounds sums alike; 0 where they are not known."""
-    machine = run.read_provenance().get("machine") if run.provenance.is_file() else None
-    threads = machine.get("threads") if isinstance(machine, dict) else None
-    return threads if type(threads) is int and 0 < threads <= 1024 else 0
+    machine = run.read_provenance()["machine"] if run.provenance.is_file() else None
+    return int(machine["threads"]) if machine is not None else 0
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
@@ -318,19 +328,23 @@ def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list
     return keys
 
 
-def _restore(run: RunDirectory, network: nn.Module, dataset: Dataset) -> tuple[Progress, dict[str, Any] | None]:
+def _restore(
+    run: RunDirectory, recipe: Recipe, network: nn.Module, dataset: Dataset
+) -> tuple[Progress, dict[str, Any] | None]:
     """Put a run's last checkpoint into the network; where it stands, and the optimizer's state."""
-    if run.provenance.is_file():
-        _check_same_data(run.read_provenance(), dataset, run)
-    if not run.last.is_file():
-        return Progress(), None  # stopped before the first checkpoint
-    content = checkpoint.load(run.last, TRAINING)
+    record = run.read_provenance() if run.provenance.is_file() else None
+    if record is not None:
+        _check_same_data(record, dataset, run)
+    progress, content = run.read_last(record)
+    best = load_best(run, recipe, dataset.policy.shape, len(dataset.classes)) if run.best.is_file() else None
+    check_best_of_unfinished(run, best, progress)
+    if not content:
+        return progress, None  # stopped before the first checkpoint
     checkpoint.load_network(network, content.get("network"), run.last)
-    progress = Progress.from_dict(content.get("progress"), str(run.last))
-    optimizer_state = content.get("optimizer")
-    if not isinstance(optimizer_state, dict):
+    moments = content.get("optimizer")
+    if not isinstance(moments, dict):
         raise FileFormatError(f"{run.last}: holds no optimizer state")
-    return progress, optimizer_state
+    return progress, moments
 
 
 def _check_same_data(record: dict[str, Any], dataset: Dataset, run: RunDirectory) -> None:
@@ -344,18 +358,21 @@ def _check_same_data(record: dict[str, Any], dataset: Dataset, run: RunDirectory
         )
 
 
-def _finished(run: RunDirectory) -> RunResult | None:
-    """The result of a run that needs no more training, from its files."""
-    if not run.provenance.is_file() or not run.last.is_file():
+def _finished(run: RunDirectory, recipe: Recipe) -> RunResult | None:
+    """The result of a run that needs no more training, from its files; None for others."""
+    record = run.read_provenance() if run.provenance.is_file() else None
+    if record is None or record["status"] != "finished":
         return None
-    record = run.read_provenance()
-    if record.get("status") != "finished":
-        return None
-    progress = Progress.from_dict(checkpoint.load(run.last, TRAINING).get("progress"), str(run.last))
-    try:
-        return _result(run, record, progress)
-    except KeyError as error:
-        raise FileFormatError(f"{run.provenance}: lacks {error}") from None
+    progress, _ = run.read_last(record)
+    says = (record["epochs"], record["best_epoch"], record["validation_error"])
+    if (found := (progress.epoch, progress.best_epoch, progress.best_error)) != says:
+        raise FileFormatError(
+            f"{run.last}: stands after epoch {found[0]}, the best {found[1]} with validation error {found[2]}, but "
+            f"{run.provenance} says {says[0]}, {says[1]} and {says[2]}; it belongs to another run"
+        )
+    best = load_best(run, recipe, *input_of(record, run.provenance)) if run.best.is_file() else None
+    check_best(run, best, (record["best_epoch"], record["validation_error"]), run.provenance)
+    return _result(run, record, progress)
 
 
 def _result(run: RunDirectory, record: dict[str, Any], progress: Progress) -> RunResult:

@@ -24,13 +24,13 @@ from binarynet import models
 from binarynet.data import ImagePolicy
 from binarynet.errors import BinaryNetError, FileFormatError, UsageError
 from binarynet.files import write_whole
-from binarynet.training import checkpoint
+from binarynet.training import checkpoint, record
 from binarynet.training import recipe as recipes
+from binarynet.training.progress import Progress
 from binarynet.training.recipe import Recipe
 
 BEST = "best weights"
 TRAINING = "training state"
-_FORMAT = {"format": "binarynet-run", "version": 1}
 
 
 class RunDirectory:
@@ -64,11 +64,11 @@ class RunDirectory:
         return recipes.load(self.recipe)
 
     def read_provenance(self) -> dict[str, Any]:
-        """The content of run.json.
+        """The content of run.json, every field of it checked.
 
         Raises:
             UsageError: there is none.
-            FileFormatError: it is damaged.
+            FileFormatError: it is damaged, of another version, or a field of it is wrong.
         """
         if not self.provenance.is_file():
             raise UsageError(f"{self.path}: not a run: it holds no run.json")
@@ -76,13 +76,33 @@ class RunDirectory:
             content = json.loads(self.provenance.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
             raise FileFormatError(f"{self.provenance}: not valid JSON: {error}") from None
-        if not isinstance(content, dict) or content.items() < _FORMAT.items() or "dataset" not in content:
-            raise FileFormatError(f"{self.provenance}: not the record of a run that this binarynet can read")
-        return content
+        checked = record.check(content, str(self.provenance))
+        input_of(checked, self.provenance)
+        return checked
 
     def write_provenance(self, content: dict[str, Any]) -> None:
         """Write run.json, whole."""
-        write_whole(self.provenance, json.dumps({**_FORMAT, **content}, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps({"format": record.FORMAT, "version": record.VERSION, **content}, indent=2, ensure_ascii=False)
+        write_whole(self.provenance, text + "\n")
+
+    def read_last(self, provenance: dict[str, Any] | None) -> tuple[Progress, dict[str, Any]]:
+        """Where the run stands, and the checkpoint that says so; both empty before the first one was written.
+
+        Args:
+            provenance: the content of run.json, None where there is none.
+
+        Raises:
+            FileFormatError: it is damaged or foreign, or missing although epochs were finished.
+        """
+        if not self.last.is_file():
+            if provenance is not None and provenance["epochs"]:
+                raise FileFormatError(
+                    f"{self.last}: no such checkpoint, but {self.provenance} says that {provenance['epochs']} epochs "
+                    "were finished; put it back, or train in another directory"
+                )
+            return Progress(), {}
+        content = checkpoint.load(self.last, TRAINING)
+        return Progress.from_dict(content.get("progress"), str(self.last)), content
 
 
 class LoadedRun(NamedTuple):
@@ -113,32 +133,91 @@ def load_run(run_dir: str | PathLike[str]) -> LoadedRun:
     run = RunDirectory(run_dir)
     recipe = run.read_recipe()
     provenance = run.read_provenance()
-    if not run.best.is_file():
+    best = load_best(run, recipe, *input_of(provenance, run.provenance)) if run.best.is_file() else None
+    if provenance["status"] == "finished":
+        check_best(run, best, (provenance["best_epoch"], provenance["validation_error"]), run.provenance)
+    else:  # what a killed run's record says may be long out of date
+        check_best_of_unfinished(run, best, run.read_last(provenance)[0])
+    if best is None:
         raise UsageError(f"{run.path}: no epoch of this run was finished yet; resume it first")
-    model, selected = load_best(run, recipe, *input_of(provenance, run.provenance))
-    return LoadedRun(model, recipe, {**provenance, **selected})
+    selected = {"best_epoch": best.epoch, "validation_error": best.validation_error}
+    return LoadedRun(best.model.eval(), recipe, {**provenance, **selected})
 
 
-def load_best(
-    run: RunDirectory, recipe: Recipe, input_shape: tuple[int, int, int], classes: int
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The network with the selected weights, in evaluation mode, and their ``best_epoch`` and ``validation_error``.
+class Best(NamedTuple):
+    """What best.ckpt holds: the network on the CPU, the epoch (from 1) that it is of, and its validation error."""
+
+    model: nn.Module
+    epoch: int
+    validation_error: float
+
+
+def load_best(run: RunDirectory, recipe: Recipe, input_shape: tuple[int, int, int], classes: int) -> Best:
+    """Read best.ckpt; whether it is this run's is for :func:`check_best` to say.
 
     Memory is bounded by the checkpoint's size.
+
+    Raises:
+        FileFormatError: missing, damaged, or of another network.
     """
-    with torch.device("meta"):
-        model = build_network(recipe, input_shape, classes)
+    model = outline_network(recipe, input_shape, classes)
     content = checkpoint.load(run.best, BEST)
     checkpoint.load_network(model, content.get("network"), run.best)
     epoch, error = content.get("epoch"), content.get("validation_error")
-    if type(epoch) is not int or type(error) is not float:
-        raise FileFormatError(f"{run.best}: does not say of which epoch it is")
-    return model.eval(), {"best_epoch": epoch, "validation_error": error}
+    if type(epoch) is not int or epoch < 1 or type(error) is not float or not 0 <= error <= 1:
+        raise FileFormatError(
+            f"{run.best}: does not say of which epoch it is: epoch {epoch!r}, validation error {error!r}"[:300]
+        )
+    return Best(model, epoch, error)
+
+
+def check_best(run: RunDirectory, best: Best | None, selected: tuple[int, float], origin: Path) -> None:
+    """Raise FileFormatError unless best.ckpt (None: missing) is of the selected epoch, with its validation error.
+
+    Args:
+        run: whose file it is.
+        best: its content.
+        selected: epoch, and validation error.
+        origin: the file that says so.
+    """
+    epoch, error = selected
+    remedy = "put it back, or train in another directory"
+    if best is None:
+        raise FileFormatError(f"{run.best}: no such checkpoint, but {origin} says that epoch {epoch} is it; {remedy}")
+    if (best.epoch, best.validation_error) != selected:
+        raise FileFormatError(
+            f"{run.best}: of epoch {best.epoch} with validation error {best.validation_error}, but {origin} says that "
+            f"epoch {epoch} with {error} is the best; if this file is another run's, {remedy}"
+        )
+
+
+def check_best_of_unfinished(run: RunDirectory, best: Best | None, progress: Progress) -> None:
+    """:func:`check_best` by where the run stands.
+
+    A kill between the two checkpoints at an epoch's end leaves best.ckpt one epoch ahead; going on repeats that epoch.
+    """
+    if best is not None and best.epoch == progress.epoch + 1 and best.validation_error <= progress.best_error:
+        return
+    if best is not None or progress.best_epoch:
+        check_best(run, best, (progress.best_epoch, progress.best_error), run.last)
 
 
 def build_network(recipe: Recipe, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The recipe's network with fresh weights, on torch's default device."""
     return models.build(recipe.model.name, input_shape=input_shape, classes=classes, **recipe.model.options())
+
+
+def outline_network(recipe: Recipe, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The recipe's network on the meta device, which takes no memory; UsageError where its size cannot be told."""
+    try:
+        with torch.device("meta"):
+            return build_network(recipe, input_shape, classes)
+    except (RuntimeError, TypeError) as error:
+        if "overflow" not in str(error).lower():
+            raise
+        raise UsageError(
+            "the network needs more bytes of weights than can be counted; make the [model] smaller"
+        ) from None
 
 
 def input_of(provenance: dict[str, Any], origin: Path) -> tuple[tuple[int, int, int], int]:

@@ -1,0 +1,63 @@
+"""A network that is larger than the machine: told in one line, and as far as possible before it is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from binarynet.errors import UsageError
+
+_COPIES = 4  # of every parameter while Adam trains: itself, its gradient, two moments
+_ALLOCATORS = ("DefaultCPUAllocator", "not enough memory", "MPS backend out of memory")  # words of torch's own errors
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of a network's parameters and statistics; it may be on the meta device."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def check_fits(network: nn.Module, accelerator: str) -> None:
+    """Compare what training a network takes with the machine's memory, where that is known.
+
+    Args:
+        network: on the meta device, so that asking costs nothing.
+        accelerator: a recipe's ``training.accelerator``; beside one, the processor holds the weights only.
+
+    Raises:
+        UsageError: it can never fit.
+    """
+    beside = accelerator != "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available())
+    weights, memory = weight_bytes(network), _memory()
+    needed = weights if beside else _COPIES * weights
+    if memory is not None and needed > memory:
+        more = "" if beside else f", {needed:,} with gradients and moments"
+        raise UsageError(
+            f"the network needs {weights:,} bytes of weights{more}, but this machine has {memory:,} bytes of memory; "
+            "make the [model] smaller"
+        )
+
+
+@contextmanager
+def told(network: nn.Module) -> Iterator[None]:
+    """Turn a failed allocation of torch's into a UsageError that says how large the network is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not any(words in str(error) for words in _ALLOCATORS):
+            raise
+        raise UsageError(
+            f"out of memory: the network needs {weight_bytes(network):,} bytes of weights, and several times as much "
+            "in training; make the [model] or training.batch_size smaller"
+        ) from error
+
+
+def _memory() -> int | None:
+    """Bytes of the machine's memory; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
