@@ -68,6 +68,32 @@ def test_train_threads(run, tmp_path):
     assert "threads = 1" in (tmp_path / "run" / "recipe.toml").read_text()
 
 
+def test_train_help_says_whose_threads_it_takes(run):
+    assert "default: the recipe's, else one per core" in " ".join(run("train", "--help").out.replace("│", "").split())
+
+
+@pytest.mark.parametrize("command", [["pack"], ["evaluate"], ["train", "--resume", "--out"]])
+@pytest.mark.parametrize(
+    ("key", "value"), [("version", 99), ("format", "other"), ("test_error", "abc"), ("resumed", "x"), ("dataset", {})]
+)
+def test_a_damaged_record_is_one_line(run, trained, tmp_path, command, key, value):
+    shutil.copytree(trained, tmp_path / "copy")
+    (tmp_path / "copy" / "run.json").write_text(json.dumps({**record(trained), key: value}))
+    result = run(*command, tmp_path / "copy")
+    assert result.code == 1
+    assert result.error.startswith(f"{tmp_path / 'copy' / 'run.json'}: ")
+    assert key in result.error or key == "format"
+
+
+@pytest.mark.parametrize("hidden", ["[100000000]", "[16000000, 16000000]"])
+def test_train_a_network_larger_than_memory(run, tmp_path, monkeypatch, hidden):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", "digits-mlp", "--set", f"model.hidden={hidden}")
+    assert result.code == 2
+    assert "the network needs" in result.error or "fan-in" in result.error
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_without_a_recipe_lists_them(run):
     result = run("train")
     assert result.code == 0

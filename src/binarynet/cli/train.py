@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from binarynet.cli._console import percent, print_facts, print_json, stdout
-from binarynet.cli._options import DataDir, Json, Threads
+from binarynet.cli._options import DataDir, Json
 from binarynet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,15 @@ def train(
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    threads: Threads = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Threads to use; default: the recipe's, else one per core.",
+            show_default=False,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a network by a recipe: progress, curves, checkpoints, and the weights of the best epoch.
