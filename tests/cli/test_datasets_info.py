@@ -22,6 +22,19 @@ def test_datasets(run):
     assert max(map(len, lines)) <= 100
 
 
+def test_datasets_fits_into_a_terminal(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(bytes((0, 0, 8, 1, 0, 0, 0, 2, 1, 2)))
+    for arguments in ([], ["--data", tmp_path]):
+        lines = run("datasets", *arguments).out.splitlines()
+        assert max(len(line) for line in lines if str(tmp_path) not in line) <= 80
+        assert [line for line in lines if line != line.rstrip()] == []
+        assert " ".join(lines[-3:]) == (
+            "Your own data are taken wherever a data set is named: a folder with one folder of PNG or JPEG pictures "
+            "per class, or an .npz file with x (uint8) and y (class indices)."
+        )
+
+
 def test_datasets_json(run):
     digits, mnist = json.loads(run("datasets", "--json").out)
     assert digits["ready"]

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from binarynet.analysis import random_convnet
+from binarynet.analysis import random_convnet, random_mlp
 from binarynet.fileformat import PackedNetwork, write
 
 
@@ -60,6 +60,20 @@ def test_input_classes_and_provenance(run, make_file):
     assert re.search(r"^recipe +digits-mlp$", out, flags=re.MULTILINE)
     assert re.search(r"^test error +2.78 %$", out, flags=re.MULTILINE)
     assert not re.search(r"^notes", out, flags=re.MULTILINE)
+
+
+def test_it_says_which_pictures_are_taken(run, make_file, convnet_file, tmp_path):
+    out = run("inspect", make_file()).out
+    assert re.search(r"^pictures +background 0, channels 1, height 8, resize pad, width 8$", out, flags=re.MULTILINE)
+    none = (
+        r"^pictures +no image policy: pictures must have exactly 8 x 8 pixels \(height x width\), none of them transp"
+    )
+    assert re.search(none, run("inspect", make_file(image_policy=None)).out, flags=re.MULTILINE)
+    assert re.search(none, run("inspect", convnet_file).out, flags=re.MULTILINE)
+    path = tmp_path / "features.bnn"
+    write(path, PackedNetwork(random_mlp(20, [9], 3)))
+    out = run("inspect", path).out
+    assert re.search(r"^pictures +no image policy: only \.npy arrays are taken$", out, flags=re.MULTILINE)
 
 
 def test_provenance_does_not_hide_a_fact(run, make_file):

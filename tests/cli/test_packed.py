@@ -85,6 +85,70 @@ def test_predict_without_names_and_policy(run, make_file, picture):
     assert run("predict", path, picture).out.split()[-2] in "0123456789"
 
 
+NO_POLICY = "was packed without image_policy, so it does not say how such a picture becomes an input)"
+
+
+def test_without_a_policy_a_picture_of_another_size_is_refused(run, make_file, tmp_path):
+    Image.new("L", (30, 20)).save(tmp_path / "big.png")
+    path = make_file(image_policy=None)
+    result = run("predict", path, tmp_path / "big.png")
+    assert result.code == 1
+    assert result.error == (
+        f"{tmp_path / 'big.png'}: 20 x 30 pixels (height x width), expected 8 x 8; resize the picture "
+        f"({path} {NO_POLICY}"
+    )
+
+
+def test_without_a_policy_a_transparent_picture_is_refused(run, make_file, tmp_path):
+    path = make_file(image_policy=None)
+    Image.new("RGBA", (8, 8), (1, 2, 3, 255)).save(tmp_path / "opaque.png")
+    assert run("predict", path, tmp_path / "opaque.png").code == 0
+    Image.new("RGBA", (8, 8), (1, 2, 3, 254)).save(tmp_path / "clear.png")
+    result = run("predict", path, tmp_path / "clear.png")
+    assert result.code == 1
+    assert result.error.startswith(
+        f"{tmp_path / 'clear.png'}: has transparent pixels; lay them over a background first"
+    )
+    assert result.error.endswith(NO_POLICY)
+
+
+def test_a_policy_that_refuses_does_not_blame_its_absence(run, make_file, tmp_path):
+    Image.new("L", (30, 20)).save(tmp_path / "big.png")
+    policy = {"height": 8, "width": 8, "channels": 1, "resize": "refuse", "background": None}
+    result = run("predict", make_file(image_policy=policy), tmp_path / "big.png")
+    assert result.error.endswith("expected 8 x 8; resize the picture")
+
+
+def test_without_a_policy_own_pictures_of_another_size_are_refused(run, make_file, tmp_path):
+    for label in "01":
+        folder = tmp_path / "own" / label
+        folder.mkdir(parents=True)
+        for i in range(10):
+            Image.new("L", (30, 20), i).save(folder / f"{i}.png")
+    path = make_file(classes=(), image_policy=None)
+    result = run("evaluate", path, "--dataset", tmp_path / "own")
+    assert result.code == 1
+    assert "20 x 30 pixels (height x width), expected 8 x 8" in result.error
+    assert result.error.endswith(NO_POLICY)
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect", "bench", "verify"])
+def test_a_folder_is_no_packed_network(run, tmp_path, picture, command):
+    more = [picture] if command == "predict" else []
+    (tmp_path / "folder").mkdir()
+    result = run(command, tmp_path / "folder", *more)
+    assert result.code == 2
+    assert "is a folder" in result.error
+    (tmp_path / "folder" / "run.json").write_text("{}")
+    if command != "verify":
+        folder = tmp_path / "folder"
+        told = f"{folder}: is the folder of a run, not a packed network; "
+        assert run(command, folder, *more).error == f"{told}pack it first: binarynet pack {folder}"
+        (folder / "model.bnn").touch()
+        result = run(command, folder, *more)
+        assert (result.code, result.error) == (2, f"{told}its packed network is {folder / 'model.bnn'}")
+
+
 def test_predict_shows_class_names_as_they_are(run, make_file, picture):
     path = make_file(classes=tuple(f"[red]c{i}[/]" for i in range(10)))
     assert "[red]c" in run("predict", path, picture).out
@@ -101,18 +165,17 @@ def test_predict_works_where_torch_is_not_installed(file, picture):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "verify"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "verify", "inspect", "bench", "pack"])
 @pytest.mark.parametrize(
-    ("content", "code", "message"),
-    [(None, 2, "no such"), (b"", 1, "model.bnn"), (b"nothing of that kind", 1, "model.bnn")],
+    ("content", "message"), [(None, "no such"), (b"", "model.bnn"), (b"nothing of that kind", "model.bnn")]
 )
-def test_bad_files(run, tmp_path, picture, command, content, code, message):
+def test_bad_files(run, tmp_path, picture, command, content, message):
     path = tmp_path / "model.bnn"
     if content is not None:
         path.write_bytes(content)
     result = run(command, path, *([picture] if command == "predict" else []))
     assert message in result.error
-    assert result.code == (1 if command == "predict" else code)
+    assert result.code == (2 if command == "pack" and content is not None else 1)  # pack takes no files: wrong usage
 
 
 def test_bad_images(run, file, picture, tmp_path):
@@ -131,12 +194,16 @@ def test_bad_images(run, file, picture, tmp_path):
         ({"height": 8}, "image policy: expected the keys"),
         (
             {"height": 8, "width": 9, "channels": 1, "resize": "pad", "background": 0},
-            r"gives [8, 9, 1], its network takes",
+            "image policy: it gives images of [8, 9, 1] (height, width, channels), the network takes [8, 8, 1]",
         ),
     ],
 )
-def test_wrong_policy_in_a_file(run, make_file, picture, policy, message):
-    result = run("predict", make_file(image_policy=policy), picture)
+@pytest.mark.parametrize("command", ["predict", "inspect"])
+def test_wrong_policy_in_a_file(run, make_file, picture, monkeypatch, policy, message, command):
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("binarynet.fileformat.content.check_image_policy", lambda *_: None)
+        path = make_file(image_policy=policy)
+    result = run(command, path, *([picture] if command == "predict" else []))
     assert result.code == 1
     assert message in result.error
     assert "model.bnn: " in result.error
@@ -248,7 +315,6 @@ def test_verify_without_data_says_what_to_do(run, make_file, monkeypatch):
         (["a", "b", "c"], "expected [RUN] MODEL.bnn, got 3 paths"),
         (["{folder}"], "is a folder; the packed network comes last: binarynet verify [RUN] MODEL.bnn"),
         (["{file}", "{file}"], "is not a run's folder; expected [RUN] MODEL.bnn"),
-        (["{folder}/no", "{file}"], "no such run folder or .bnn file"),
         (["{file}", "--random", "3", "--images", "3"], "--random takes no data set: leave --images, --dataset and"),
     ],
 )
@@ -256,6 +322,23 @@ def test_verify_wrong_usage(run, file, tmp_path, arguments, message):
     result = run("verify", *[argument.format(folder=tmp_path, file=file) for argument in arguments])
     assert result.code == 2
     assert message in result.error
+
+
+def test_a_missing_run_is_a_failure(run, file, tmp_path):
+    for command in (["verify", tmp_path / "no", file], ["pack", tmp_path / "no"], ["evaluate", tmp_path / "no"]):
+        result = run(*command)
+        assert (result.code, result.error) == (1, f"{tmp_path / 'no'}: no such run folder or .bnn file")
+
+
+@pytest.mark.parametrize("name", ["own", "data/own", "data/own.npz"])
+@pytest.mark.parametrize("command", ["evaluate", "verify"])
+def test_where_the_recorded_data_are_not_found_their_place_is_asked_for(run, make_file, command, name):
+    path = make_file(provenance={"dataset": name})
+    result = run(command, path)
+    assert result.code == 1
+    assert result.error.startswith(
+        f"{path}: was trained on {name}, which is not found from here; say where the data are: --dataset PATH"
+    )
 
 
 def test_verify_names_what_differs(run, file, monkeypatch):

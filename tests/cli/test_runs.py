@@ -198,7 +198,7 @@ def test_pack_into_the_run(run, trained, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nope"], 2, "nope: no such run folder"),
+        (["nope"], 1, "nope: no such run folder"),
         (["{folder}"], 2, "not a run: it holds no recipe.toml"),
         (["{folder}/file"], 2, "is a file; expected the folder of a trained run"),
         (["{trained}", "-o", "{folder}/no/model.bnn"], 1, "cannot be written"),

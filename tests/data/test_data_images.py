@@ -272,6 +272,24 @@ def test_every_single_byte_change_is_read_or_refused_cleanly(tmp_path):
     assert refused > len(original) // 2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparent_pictures_may_be_refused(tmp_path, channels):
+    policy = ImagePolicy(2, 2, channels, background=None)
+    picture = Image.new("RGBA", (2, 2), (9, 9, 9, 255))
+    picture.save(tmp_path / "x.png")
+    assert set(read_image(tmp_path / "x.png", policy).ravel().tolist()) == {9}
+    picture.putpixel((1, 0), (9, 9, 9, 254))
+    picture.save(tmp_path / "x.png")
+    with pytest.raises(images.TransparentPictureError, match=r"x\.png: has transparent pixels; lay them over"):
+        read_image(tmp_path / "x.png", policy)
+    assert ImagePolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
+
+
+def test_policy_with_a_key_that_is_no_text():
+    with pytest.raises(DataError, match="expected the keys"):
+        ImagePolicy.from_dict({**ImagePolicy(28, 28, 1).to_dict(), 1: 2})
+
+
 def test_policy_survives_json():
     policy = ImagePolicy(28, 20, 3, resize="stretch", background=9)
     assert ImagePolicy.from_dict(json.loads(json.dumps(policy.to_dict()))) == policy
@@ -289,6 +307,8 @@ def test_policy_survives_json():
         ({"channels": True}, "channels must be an integer, got True"),
         ({"resize": "zoom"}, "resize must be one of crop, pad, stretch, refuse, got 'zoom'"),
         ({"resize": ["crop"]}, "resize must be one of"),
+        ({"resize": "pad", "background": None}, "resize by pad needs a background of 0..255, got None"),
+        ({"height": None}, "height must be an integer, got None"),
         ({"background": 256}, "background must be 0..255, got 256"),
         ({"colour": 1}, "expected the keys"),
     ],

@@ -179,6 +179,23 @@ def test_other_files_are_ignored_with_a_note_hidden_ones_without(pictures):
     assert load(pictures).notes == (f"{pictures}: 2 files that are no pictures were ignored (notes.txt, ...)",)
 
 
+def test_hidden_folders_with_pictures_are_noted(pictures):
+    fill(pictures / ".owl", 3, 1)
+    data = load(pictures)
+    assert data.classes == ("cat", "dog")
+    assert data.notes == (f"{pictures}: the hidden folder is no class and skipped, with the pictures in it (.owl)",)
+    fill(pictures / "__eel", 1, 1)
+    (pictures / ".cache").mkdir()
+    assert load(pictures).notes == (
+        f"{pictures}: 2 hidden folders are no class and skipped, with the pictures in it (.owl, ...)",
+    )
+
+
+def test_pictures_of_another_size_than_a_refusing_policy_takes(pictures):
+    with pytest.raises(DataError, match=r"6 x 5 pixels \(height x width\), expected 8 x 8; resize the picture$"):
+        load(pictures, image_size=8, resize="refuse")
+
+
 def test_folder_within_a_class_folder(pictures):
     (pictures / "cat" / "more").mkdir()
     with pytest.raises(DataError, match="a folder within a class folder; pictures must lie directly in cat"):

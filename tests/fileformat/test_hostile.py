@@ -97,10 +97,10 @@ CONTAINERS = {
     ),
     "lone surrogate": (join(HEADER, r'{"a": "\ud800"}', DATA), r"'\\ud800' is not valid Unicode text"),
     "nested a little too deep": (join(HEADER, '{"a": ' + "[" * 32 + "]" * 32 + "}", DATA), "nested more than 32 deep"),
-    "nested far too deep": (join(HEADER, "[" * 100_000 + "]" * 100_000, DATA), "not valid JSON: maximum recursion"),
+    "nested far too deep": (join(HEADER, "[" * 100_000 + "]" * 100_000, DATA), "nested more than 32 deep"),
     "objects nested too deep": (
         with_header('{"a":' * 50_000 + "1" + "}" * 50_000, DATA),
-        "not valid JSON: maximum recursion",
+        "the header: lists and objects are nested more than 32 deep",
     ),
     "bytes behind the tensors": (GOOD + b"x", "1 bytes at the end belong to no tensor"),
 }
@@ -295,6 +295,20 @@ METADATAS = {
     "class is a number": (top(classes=["a", "b", "c", 4]), "class name '4' must be text"),
     "class twice": (top(classes=["a", "b", "c", "a"]), "class names are not distinct"),
     "class that clears the screen": (top(classes=["a", "b", "c", "\x1b[2J"]), "has control characters"),
+    "image lacks its size": (lambda h, m, d: m["image"].pop("height"), "image policy: expected the keys"),
+    "image has an unknown key": (lambda h, m, d: m["image"].update(crop=1), "image policy: expected the keys"),
+    "image with an unknown rule": (
+        lambda h, m, d: m["image"].update(resize="zoom"),
+        "image policy: resize must be one",
+    ),
+    "image with a size of true": (
+        lambda h, m, d: m["image"].update(height=True),
+        "image policy: height must be an integer, got True",
+    ),
+    "image of another size": (
+        lambda h, m, d: m["image"].update(width=6),
+        r"image policy: it gives images of \[6, 6, 3\] \(height, width, channels\), the network takes \[6, 5, 3\]",
+    ),
     "image is a list": (top(image=[]), "'image' must be an object or null"),
     "provenance is null": (top(provenance=None), "'provenance' an object"),
 }

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from binarynet.data import ImagePolicy
 from binarynet.errors import FileFormatError
 from binarynet.fileformat import FORMAT_VERSION, PackedNetwork, read, read_with_sections, to_bytes, write
 from binarynet.fileformat.container import MAX_HEADER_BYTES
@@ -60,7 +61,8 @@ def test_any_network_comes_back(tmp_path_factory, seed, provenance):
     output = graph.output_type
     scores = output.kind == "f32" and len(output.shape) == 1
     classes = tuple(f"class {i}" for i in range(output.channels)) if scores else ()
-    network = PackedNetwork(graph, classes, {"any": "policy"} if seed % 2 else None, provenance)
+    size = graph.input.shape if len(graph.input.shape) == 3 else (1, 1, *graph.input.shape)
+    network = PackedNetwork(graph, classes, ImagePolicy(*size).to_dict() if seed % 2 else None, provenance)
     path = tmp_path_factory.mktemp("bnn") / "network.bnn"
     size = write(path, network)
     content = path.read_bytes()
@@ -161,7 +163,6 @@ def deep(levels):
         ({"provenance": {1: "x"}}, "provenance: the key 1 is not text"),
         ({"provenance": {"x": "\ud800"}}, "provenance: .* is not valid Unicode text"),
         ({"provenance": {"x": deep(40)}}, "provenance: .* nested more than 32 deep"),
-        ({"image_policy": {"x": {2, 3}}}, r"image policy: .* \(set\) is not a JSON value"),
         ({"provenance": {"log": "x" * MAX_HEADER_BYTES}}, r"header of \d+ bytes \(at most \d+\).*shorten the prov"),
     ],
 )
@@ -186,6 +187,31 @@ def test_what_a_file_cannot_hold_is_refused_before_writing(tmp_path, fields, mes
 def test_class_names_are_checked(classes, message):
     with pytest.raises(FileFormatError, match=message):
         PackedNetwork(dense_network().graph, classes)
+
+
+GOOD_POLICY = ImagePolicy(1, 1, 20).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ({}, "image policy: expected the keys"),
+        ({**GOOD_POLICY, "more": 1}, "image policy: expected the keys"),
+        (
+            {**GOOD_POLICY, "resize": {2, 3}},
+            "image policy: resize must be one of crop, pad, stretch, refuse, got {2, 3}",
+        ),
+        ({**GOOD_POLICY, "background": 0.5}, "image policy: background must be an integer, got 0.5"),
+        ({**GOOD_POLICY, "height": np.int64(1)}, "image policy: height must be an integer, got"),
+        ({**GOOD_POLICY, "channels": 21}, r"images of \[1, 1, 21\] .*, the network takes \[1, 1, 20\]"),
+        ({**GOOD_POLICY, "height": 20, "channels": 1}, r"images of \[20, 1, 1\] .*, the network takes \[1, 1, 20\]"),
+        (ImagePolicy(1, 1, 20), r"expected an object as ImagePolicy\.to_dict\(\) gives it, got ImagePolicy"),
+    ],
+)
+def test_the_image_policy_is_checked(policy, message):
+    PackedNetwork(dense_network().graph, image_policy=GOOD_POLICY)
+    with pytest.raises(FileFormatError, match=message):
+        PackedNetwork(dense_network().graph, image_policy=policy)
 
 
 def test_classes_need_a_vector_of_scores():

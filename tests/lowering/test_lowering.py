@@ -336,7 +336,7 @@ def test_sums_that_are_no_integers_are_noticed():
 
 def test_pack_stores_what_prediction_needs(tmp_path):
     network = Network(lambda m, x: m.head(m.flat(m.features(x))))
-    policy = {"height": 5, "width": 4, "channels": 3}
+    policy = {"height": 5, "width": 4, "channels": 3, "resize": "crop", "background": 255}
     model = pack(network, SHAPE, np.array(["a", "b", "c", "d"]), image_policy=policy, provenance={"epochs": 3})
     model.save(tmp_path / "model.bnn")
     again = load(tmp_path / "model.bnn")

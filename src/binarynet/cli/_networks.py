@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from binarynet.errors import FileFormatError, UsageError
+from binarynet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from binarynet.data import ImagePolicy
@@ -16,35 +18,52 @@ def is_run(path: Path) -> bool:
     """True for a run's folder, False for a file.
 
     Raises:
-        UsageError: there is nothing.
+        DataError: there is nothing.
     """
     if not path.exists():
-        raise UsageError(f"{path}: no such run folder or .bnn file")
+        raise DataError(f"{path}: no such run folder or .bnn file")
     return path.is_dir()
 
 
-def policy_of(network: PackedNetwork, path: Path) -> ImagePolicy:
-    """How pictures become this network's input; the default policy where the file names none.
+def require_file(path: Path) -> None:
+    """For commands that take a packed network only.
 
     Raises:
-        FileFormatError: the file's policy is wrong, or contradicts the input's shape.
+        UsageError: a folder; a run's folder is said to be one.
     """
+    if not path.is_dir():
+        return
+    packed = path / "model.bnn"
+    if not (path / "run.json").exists():
+        raise UsageError(f"{path}: is a folder; expected a .bnn file")
+    remedy = f"its packed network is {packed}" if packed.exists() else f"pack it first: binarynet pack {path}"
+    raise UsageError(f"{path}: is the folder of a run, not a packed network; {remedy}")
+
+
+def policy_of(network: PackedNetwork) -> ImagePolicy:
+    """How pictures become this network's input; where the file does not say, only those that fit as they are do."""
     from binarynet.data import ImagePolicy
-    from binarynet.errors import DataError
 
     shape = network.graph.input.shape
     height, width, channels = shape if len(shape) == 3 else (1, 1, *shape)
     if network.image_policy is None:
-        return ImagePolicy(height, width, channels)
+        return ImagePolicy(height, width, channels, resize="refuse", background=None)
+    return ImagePolicy.from_dict(network.image_policy)
+
+
+@contextmanager
+def refusals_explained(network: PackedNetwork, path: Path) -> Iterator[None]:
+    """Where pictures are refused because the file has no policy, the error says so."""
+    from binarynet.data.images import PictureSizeError, TransparentPictureError
+
     try:
-        policy = ImagePolicy.from_dict(network.image_policy)
-    except DataError as error:
-        raise FileFormatError(f"{path}: {error}") from error
-    if policy.shape != (height, width, channels):
-        raise FileFormatError(
-            f"{path}: its image policy gives {list(policy.shape)}, its network takes {[height, width, channels]}"
-        )
-    return policy
+        yield
+    except (PictureSizeError, TransparentPictureError) as error:
+        if network.image_policy is not None:
+            raise
+        raise DataError(
+            f"{error} ({path} was packed without image_policy, so it does not say how such a picture becomes an input)"
+        ) from error
 
 
 def dataset_name(network: PackedNetwork, path: Path, wanted: str | None) -> str:

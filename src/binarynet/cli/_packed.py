@@ -43,11 +43,18 @@ def load_data(model: Model, path: Path, wanted: str | None, data_dir: Path | Non
         UsageError: no data set is known.
         DataError: it is missing, damaged, or has other classes than the network.
     """
-    from binarynet.cli._networks import dataset_name, policy_of
+    from binarynet.cli._networks import dataset_name, policy_of, refusals_explained
     from binarynet.data import load_like
+    from binarynet.data.registry import is_there
     from binarynet.errors import DataError
 
-    dataset = load_like(dataset_name(model.network, path, wanted), policy_of(model.network, path), data_dir)
+    name = dataset_name(model.network, path, wanted)
+    if wanted is None and not is_there(name, data_dir):
+        raise DataError(
+            f"{path}: was trained on {name}, which is not found from here; say where the data are: --dataset PATH"
+        )
+    with refusals_explained(model.network, path):
+        dataset = load_like(name, policy_of(model.network), data_dir)
     if model.classes and dataset.classes != model.classes:
         raise DataError(
             f"{dataset.name}: its classes ({_some(dataset.classes)}) are not those of {path} ({_some(model.classes)})"

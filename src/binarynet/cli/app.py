@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted. BINARYNET_TRACEBACK=1 shows where an error arose.
 
-This page imports next to nothing, so that Ctrl-C is handled from the start: the imports of the commands take longer than
-many of them run.
+This page imports next to nothing, so that Ctrl-C is handled from the start: the imports of the commands take
+longer than many of them run.
 """
 
 from __future__ import annotations

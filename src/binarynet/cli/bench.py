@@ -48,6 +48,10 @@ def bench(
 ) -> None:
     """Measure the speed on this machine, side by side with torch and onnxruntime where they are installed."""
     batches = parse_batches(batch) if batch is not None else None
+    if model is not None:
+        from binarynet.cli._networks import require_file
+
+        require_file(model)
     from binarynet.analysis import fair_clock
     from binarynet.cli import _benching
     from binarynet.cli.info import collect

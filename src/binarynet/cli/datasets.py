@@ -9,6 +9,7 @@ from rich.text import Text
 from binarynet.cli._console import print_json, stdout
 from binarynet.cli._options import DataDir, Json
 
+_INDENT = 9
 _MARKS = {"published": "green", "differs": "yellow", "damaged": "red", "missing": "red"}
 
 
@@ -22,28 +23,33 @@ def datasets(data: DataDir = None, json: Json = False) -> None:
         print_json([asdict(entry) for entry in found])
         return
     console = stdout()
+    width = min(console.width, 100)
+
+    def below(text: Text, indent: int = _INDENT) -> None:
+        for line in text.wrap(console, width - indent):
+            line.rstrip()
+            console.print(Text(" " * indent) + line, soft_wrap=True)
 
     def show(entry: DatasetStatus) -> None:
         state = ("ready", "green") if entry.ready else ("not here", "yellow")
-        console.print(Text.assemble((f"{entry.name:<9}", "bold"), state, f"  {entry.where}"), soft_wrap=True)
-        console.print(Text(f"         {entry.summary}", style="dim"), soft_wrap=True)
+        where = f"  {entry.where}" if entry.where else ""
+        console.print(Text.assemble((f"{entry.name:<{_INDENT}}", "bold"), state, where), soft_wrap=True)
+        below(Text(entry.summary, style="dim"))
         present = any(file.path is not None for file in entry.files)
         for file in entry.files if present else ():
             size = f"{file.size_bytes:>11,}" if file.size_bytes is not None else " " * 11
             name = file.path.name if file.path is not None else file.name
-            console.print(
-                Text.assemble(f"         {name:<28}{size}  md5 {file.md5[:8]}  ", (file.check, _MARKS[file.check])),
-                soft_wrap=True,
-            )
+            below(Text.assemble(f"{name:<28}{size}  md5 {file.md5[:8]}  ", (file.check, _MARKS[file.check])))
         if not (entry.ready and entry.files):
-            console.print(f"         {entry.detail}", markup=False, soft_wrap=True)
+            below(Text(entry.detail))
         console.print()
 
     for entry in found:
         show(entry)
-    console.print(
-        "Your own data are taken wherever a data set is named: a folder with one folder of PNG or\n"
-        "JPEG pictures per class, or an .npz file with x (uint8) and y (class indices).",
-        markup=False,
-        soft_wrap=True,
+    below(
+        Text(
+            "Your own data are taken wherever a data set is named: a folder with one folder of PNG or JPEG pictures "
+            "per class, or an .npz file with x (uint8) and y (class indices)."
+        ),
+        indent=0,
     )

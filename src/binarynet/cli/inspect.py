@@ -33,7 +33,9 @@ def inspect(
 ) -> None:
     """Show what a packed network holds, byte by byte: layers, what is binary and what not, operations, energy."""
     from binarynet.analysis import account
+    from binarynet.cli._networks import require_file
 
+    require_file(model)
     found = account(model)
     if json:
         print_json({"model": str(model), **found.to_dict()})
@@ -54,14 +56,23 @@ def _print_network(console: Console, model: Path, found: Account) -> None:
         "input": f"{_sizes(network.graph.input.shape)}, 8 bits each",
         "output": _output(found),
     }
-    if network.image_policy is not None:
-        facts["pictures"] = _values(network.image_policy)
+    facts["pictures"] = _pictures(found)
     for key, value in network.provenance.items():
         text = _value(value, key)
         if text:
             label = printable(key.replace("_", " "))
             facts[f"provenance {label}" if label in facts else label] = text
     print_facts(console, facts)
+
+
+def _pictures(found: Account) -> str:
+    policy, shape = found.network.image_policy, found.network.graph.input.shape
+    if policy is not None:
+        return _values(policy)
+    if len(shape) == 3 and shape[2] in (1, 3):
+        size = f"{shape[0]} x {shape[1]} pixels (height x width)"
+        return f"no image policy: pictures must have exactly {size}, none of them transparent"
+    return "no image policy: only .npy arrays are taken"
 
 
 def _output(found: Account) -> str:

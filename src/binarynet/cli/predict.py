@@ -34,10 +34,12 @@ def predict(
     Scores are the outputs of the network's last layer: the higher the better, no probabilities.
     """
     import binarynet
-    from binarynet.cli._networks import policy_of
+    from binarynet.cli._networks import policy_of, refusals_explained, require_file
 
+    require_file(model)
     network = binarynet.load(model, engine=engine, num_threads=threads)
-    predictions = collect(network, policy_of(network.network, model), images, top)
+    with refusals_explained(network.network, model):
+        predictions = collect(network, policy_of(network.network), images, top)
     if json:
         print_json({"model": model, "engine": network.engine, "predictions": predictions})
         return

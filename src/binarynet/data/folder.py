@@ -54,7 +54,7 @@ def load(
     image_size: int | Sequence[int] | None = None,
     colour: Colour = "auto",
     resize: Resize = "crop",
-    background: int = 255,
+    background: int | None = 255,
 ) -> Dataset:
     """Load a folder of class folders with PNG and JPEG pictures.
 
@@ -110,6 +110,21 @@ def _visible(directory: Path) -> list[Path]:
     return [entry for entry in entries if not entry.name.startswith((".", "__"))]
 
 
+def _hidden_with_pictures(directory: Path) -> list[Path]:
+    """Folders that would be classes, were they not hidden. Those without pictures (.git) are nobody's classes."""
+    visible = _visible(directory)
+    folders = sorted(entry for entry in directory.iterdir() if entry not in visible and entry.is_dir())
+    return [
+        folder
+        for folder in folders
+        if any(entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file() for entry in _visible(folder))
+    ]
+
+
+def _some(entries: Sequence[Path]) -> str:
+    return entries[0].name + ("" if len(entries) == 1 else ", ...")
+
+
 def _split_roots(directory: Path) -> dict[str, Path]:
     """The folders that hold class folders, by split; the given one is "train" if it has no split folders."""
     folders = [entry for entry in _visible(directory) if entry.is_dir()]
@@ -147,6 +162,10 @@ def _list(root: Path, classes: tuple[str, ...], notes: list[str]) -> _Listing:
         raise DataError(
             f"{root}: class folder {', '.join(unknown)} is not among the training classes ({', '.join(classes)})"
         )
+    hidden = _hidden_with_pictures(root)
+    if hidden:
+        what = "the hidden folder is" if len(hidden) == 1 else f"{len(hidden)} hidden folders are"
+        notes.append(f"{root}: {what} no class and skipped, with the pictures in it ({_some(hidden)})")
     listing = _Listing([], [])
     ignored: list[Path] = []
     for label, name in enumerate(classes):
@@ -162,7 +181,7 @@ def _list(root: Path, classes: tuple[str, ...], notes: list[str]) -> _Listing:
         what = (
             "1 file that is no picture was" if len(ignored) == 1 else f"{len(ignored)} files that are no pictures were"
         )
-        notes.append(f"{root}: {what} ignored ({ignored[0].name}{'' if len(ignored) == 1 else ', ...'})")
+        notes.append(f"{root}: {what} ignored ({_some(ignored)})")
     if not listing.files:
         raise DataError(f"{root}: no PNG or JPEG pictures in class folders")
     return listing
@@ -211,6 +230,8 @@ def _read(listing: _Listing, policy: ImagePolicy, first: Path, *, any_size: bool
         try:
             images[i] = read_image(file, reading)
         except PictureSizeError as error:
+            if any_size:  # the policy refuses, whatever the other pictures are
+                raise
             raise DataError(
                 f"{file}: pictures differ in size, {first} has {policy.height} x {policy.width} pixels; "
                 f"set image_size to bring all of them to one size"

@@ -42,6 +42,10 @@ class PictureSizeError(DataError):
     """A picture of another size than a policy with ``resize="refuse"`` allows."""
 
 
+class TransparentPictureError(DataError):
+    """A picture with transparent pixels, and a policy with ``background=None``."""
+
+
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
 
 
@@ -55,19 +59,20 @@ class ImagePolicy:
         resize: what happens to a picture of another size. ``crop``: scale until it covers, cut the middle out;
             ``pad``: scale until it fits, fill with ``background``; ``stretch``: scale both sides freely;
             ``refuse``: an error.
-        background: grey value 0..255 under transparent pixels and around padded pictures.
+        background: grey value 0..255 under transparent pixels and around padded pictures; None: a picture with
+            transparent pixels is an error (not with ``pad``, which needs a value).
     """
 
     height: int
     width: int
     channels: int
     resize: Resize = "crop"
-    background: int = 255
+    background: int | None = 255
 
     def __post_init__(self) -> None:
         for field in ("height", "width", "channels", "background"):
             value = getattr(self, field)
-            if type(value) is not int:
+            if type(value) is not int and not (field == "background" and value is None):
                 raise DataError(f"image policy: {field} must be an integer, got {value!r}")
         if min(self.shape) < 1 or self.height * self.width * self.channels > MAX_INPUT_VALUES:
             raise DataError(
@@ -76,7 +81,10 @@ class ImagePolicy:
             )
         if self.resize not in RESIZE_RULES:
             raise DataError(f"image policy: resize must be one of {', '.join(RESIZE_RULES)}, got {self.resize!r}")
-        if not 0 <= self.background <= 255:
+        if self.background is None:
+            if self.resize == "pad":
+                raise DataError("image policy: resize by pad needs a background of 0..255, got None")
+        elif not 0 <= self.background <= 255:
             raise DataError(f"image policy: background must be 0..255, got {self.background}")
 
     @property
@@ -84,7 +92,7 @@ class ImagePolicy:
         """(height, width, channels)."""
         return self.height, self.width, self.channels
 
-    def to_dict(self) -> dict[str, int | str]:
+    def to_dict(self) -> dict[str, int | str | None]:
         """JSON-able form; :meth:`from_dict` is its inverse."""
         return asdict(self)
 
@@ -92,7 +100,7 @@ class ImagePolicy:
     def from_dict(cls, values: Mapping[str, Any]) -> ImagePolicy:
         """Strict inverse of :meth:`to_dict`: DataError for a missing or unknown key or a wrong value."""
         expected = list(cls.__dataclass_fields__)
-        if sorted(values) != sorted(expected):
+        if set(values) != set(expected):
             raise DataError(f"image policy: expected the keys {expected}, got {sorted(map(str, values))}")
         return cls(**values)
 
@@ -122,7 +130,7 @@ def read_image(path: str | PathLike[str], policy: ImagePolicy) -> npt.NDArray[np
         )
     with _open_picture(file) as picture:
         upright = ImageOps.exif_transpose(picture)
-        converted = _convert(upright, policy)
+        converted = _convert(upright, policy, file)
         resized = _resize(converted, policy, file)
         pixels = np.array(resized, dtype=np.uint8)
     return pixels.reshape(policy.shape)
@@ -179,15 +187,20 @@ def _open_picture(file: Path, *, decode: bool = True) -> Iterator[Image.Image]:
         raise DataError(f"{file}: damaged or truncated picture ({_reason(error)})") from error
 
 
-def _convert(picture: Image.Image, policy: ImagePolicy) -> Image.Image:
+def _convert(picture: Image.Image, policy: ImagePolicy, file: Path) -> Image.Image:
     if picture.mode.startswith("I"):
         # 16 bits per channel (Pillow already takes the high byte of 16-bit RGB)
         high_byte = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         picture = Image.fromarray(high_byte)
     if picture.has_transparency_data:
-        opaque = picture.convert("RGBA")
-        backdrop = Image.new("RGBA", opaque.size, (policy.background,) * 3 + (255,))
-        picture = Image.alpha_composite(backdrop, opaque).convert("RGB")
+        layered = picture.convert("RGBA")
+        background = policy.background
+        if background is None:
+            if np.asarray(layered.getchannel("A")).min() < 255:
+                raise TransparentPictureError(f"{file}: has transparent pixels; lay them over a background first")
+            background = 0  # shows nowhere
+        backdrop = Image.new("RGBA", layered.size, (background,) * 3 + (255,))
+        picture = Image.alpha_composite(backdrop, layered).convert("RGB")
     return picture.convert("L" if policy.channels == 1 else "RGB")
 
 
@@ -210,6 +223,7 @@ def _resize(picture: Image.Image, policy: ImagePolicy, file: Path) -> Image.Imag
 
 
 def _pad(picture: Image.Image, policy: ImagePolicy) -> Image.Image:
+    assert policy.background is not None
     scale = min(policy.width / picture.width, policy.height / picture.height)
     width = max(1, min(policy.width, round(picture.width * scale)))
     height = max(1, min(policy.height, round(picture.height * scale)))

@@ -22,7 +22,7 @@ _OPTIONAL = ("x_validation", "y_validation", "x_test", "y_test", "classes")
 _LAYOUTS = "[n, height, width], [n, height, width, channels] or [n, features]"
 
 
-def load(file: Path, *, resize: Resize = "crop", background: int = 255) -> Dataset:
+def load(file: Path, *, resize: Resize = "crop", background: int | None = 255) -> Dataset:
     """Load ``x`` (uint8 images or features) and ``y`` (integer labels from 0) from an ``.npz`` file.
 
     ``x_test, y_test`` and ``x_validation, y_validation`` are used where given; else they are taken from ``x, y``,

@@ -64,6 +64,12 @@ def load(name_or_path: str | PathLike[str], data_dir: str | PathLike[str] | None
     return dataset
 
 
+def is_there(name_or_path: str | PathLike[str], data_dir: str | PathLike[str] | None = None) -> bool:
+    """True for a name that :func:`load` knows, and for a path where there is something."""
+    name = str(name_or_path)
+    return name in _SOURCES or any(candidate.exists() for candidate in _candidates(name, data_dir))
+
+
 def load_like(
     name_or_path: str | PathLike[str], policy: ImagePolicy, data_dir: str | PathLike[str] | None = None
 ) -> Dataset:
@@ -108,9 +114,7 @@ def _load(name: str, data_dir: str | PathLike[str] | None, options: dict[str, An
 
 
 def _find_path(name: str, data_dir: str | PathLike[str] | None) -> Path:
-    candidates = [Path(name).expanduser()]
-    if data_dir is not None:
-        candidates.append(Path(data_dir).expanduser() / name)
+    candidates = _candidates(name, data_dir)
     for candidate in candidates:
         if candidate.exists():
             return candidate
@@ -120,6 +124,13 @@ def _find_path(name: str, data_dir: str | PathLike[str] | None) -> Path:
             f"or give a folder of class folders, or an .npz file"
         )
     raise DataError(f"{' or '.join(map(str, candidates))}: no such file or folder")
+
+
+def _candidates(name: str, data_dir: str | PathLike[str] | None) -> list[Path]:
+    candidates = [Path(name).expanduser()]
+    if data_dir is not None:
+        candidates.append(Path(data_dir).expanduser() / name)
+    return candidates
 
 
 def _check_options(loader: Callable[..., Dataset], options: dict[str, Any], name: str) -> None:

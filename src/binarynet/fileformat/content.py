@@ -6,7 +6,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
-from binarynet.errors import FileFormatError
+from binarynet.errors import DataError, FileFormatError
 from binarynet.graph import Graph
 
 FORMAT_VERSION = 1
@@ -20,8 +20,12 @@ class PackedNetwork:
     Attributes:
         graph: the network.
         classes: one name per score, or empty where the network has no class names.
-        image_policy: how a picture becomes the network's input (``data.images.ImagePolicy.to_dict()``), or None.
+        image_policy: how a picture becomes the network's input (``data.ImagePolicy.to_dict()``; its height, width and
+            channels are the input's, 1, 1 and k for k features), or None.
         provenance: where the network comes from (recipe, data set, test error ...): JSON values only.
+
+    Raises:
+        FileFormatError: class names or an image policy that are not what they should be, or do not fit the graph.
     """
 
     graph: Graph
@@ -42,3 +46,24 @@ class PackedNetwork:
                 raise FileFormatError(f"class name {name[:80]!r} has control characters")
         if len(set(self.classes)) != len(self.classes):
             raise FileFormatError("class names are not distinct")
+        if self.image_policy is not None:
+            check_image_policy(self.image_policy, self.graph.input.shape)
+
+
+def check_image_policy(policy: Any, input_shape: tuple[int, ...]) -> None:
+    """FileFormatError unless a policy is complete, and gives images of the network's input shape."""
+    from binarynet.data.images import ImagePolicy
+
+    if not isinstance(policy, dict):
+        raise FileFormatError(
+            f"image policy: expected an object as ImagePolicy.to_dict() gives it, got {type(policy).__name__}"
+        )
+    try:
+        given = ImagePolicy.from_dict(policy).shape
+    except DataError as error:
+        raise FileFormatError(str(error)) from None
+    taken = input_shape if len(input_shape) == 3 else (1, 1, *input_shape)
+    if given != taken:
+        raise FileFormatError(
+            f"image policy: it gives images of {list(given)} (height, width, channels), the network takes {list(taken)}"
+        )

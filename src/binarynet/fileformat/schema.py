@@ -120,7 +120,9 @@ def parse_json(text: str) -> dict[str, Any]:
 
     try:
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise FileFormatError(f"the header: lists and objects are nested more than {MAX_DEPTH} deep") from None
+    except ValueError as error:
         raise FileFormatError(f"the header is not valid JSON: {str(error)[:200]}") from None
     if not isinstance(value, dict):
         raise FileFormatError(f"the header must be a JSON object, got {type(value).__name__}")
