@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from binarynet.data import ImagePolicy
 from binarynet.errors import UnsupportedLayerError, UsageError
 from binarynet.fileformat import PackedNetwork
 from binarynet.lowering.lower import Lowered, lower
@@ -24,7 +25,7 @@ def pack(
     input_shape: Sequence[int],
     classes: Sequence[str] | None = None,
     *,
-    image_policy: Mapping[str, Any] | None = None,
+    image_policy: ImagePolicy | Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Model:
     """Lower a trained network, pack its bits, and prove on probe images that nothing changed.
@@ -36,7 +37,7 @@ def pack(
         module: the network; takes uint8 ``[n, channels, rows, columns]`` (or ``[n, features]``).
         input_shape: ``(rows, columns, channels)`` or ``(features,)``.
         classes: one name per score; stored in the file.
-        image_policy: how pictures become inputs (``binarynet.data.ImagePolicy.to_dict()``); stored in the file.
+        image_policy: how pictures become inputs, as an ``ImagePolicy`` or its ``to_dict()``; stored in the file.
         provenance: JSON values that say where the network comes from; stored in the file.
 
     Returns:
@@ -50,14 +51,16 @@ def pack(
     """
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise UsageError(f"classes must be a list with one name per score, got {classes!r}")
-    if not isinstance(provenance, Mapping | None) or not isinstance(image_policy, Mapping | None):
-        raise UsageError("provenance and image_policy must be mappings (or None)")
+    policy = image_policy.to_dict() if isinstance(image_policy, ImagePolicy) else image_policy
+    for name, value in (("image_policy", policy), ("provenance", provenance)):
+        if not isinstance(value, Mapping | None):
+            raise UsageError(f"{name} must be a mapping of names to JSON values, got {value!r}")
     lowered = lower_checked(module, input_shape)
     probe(lowered).require_exact()
     network = PackedNetwork(
         lowered.graph,
         tuple(str(name) for name in (() if classes is None else classes)),
-        dict(image_policy) if image_policy is not None else None,
+        dict(policy) if policy is not None else None,
         dict(provenance or {}),
     )
     return Model(network)
