@@ -7,6 +7,7 @@ rounded once. That expression is what the packed network's integer thresholds ar
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from binarynet.errors import NonFiniteError, ShapeError, UsageError
 
 
-class Normalization(nn.Module):
+class Normalization(nn.Module, ABC):
     """Base of the normalizations; parameters and statistics are per channel, axis 1 of the input.
 
     Attributes:
@@ -90,9 +91,9 @@ class Normalization(nn.Module):
         per_channel = (1, -1) + (1,) * (self.num_dimensions - 2)
         return x * scale.view(per_channel) + shift.view(per_channel)
 
+    @abstractmethod
     def _normalize_batch(self, x: Tensor) -> Tensor:
         """Normalize by the statistics of this batch, and average them into the running ones."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         scale = f", input_scale={self.input_scale:g}" if self.input_scale != 1 else ""
