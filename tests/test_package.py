@@ -67,7 +67,7 @@ def test_packed_networks_work_where_torch_is_not_installed():
     names, size, refusal = run(WITHOUT_TORCH.format(heavy=HEAVY, path=str(GOLDEN))).splitlines()
     assert names.startswith("['")
     assert int(size) == GOLDEN.stat().st_size
-    assert refusal == "binarynet.pack needs torch, which is not installed: pip install 'binarynet[train]'"
+    assert refusal == f"binarynet.pack needs torch, which is not installed; {errors.INSTALL_TRAIN}"
 
 
 # Names

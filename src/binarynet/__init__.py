@@ -56,8 +56,10 @@ def __getattr__(name: str) -> Any:
         package = (error.name or "").partition(".")[0]
         if package in ("", "binarynet"):
             raise
+        from binarynet.errors import INSTALL_TRAIN
+
         raise ModuleNotFoundError(
-            f"binarynet.{name} needs {package}, which is not installed: pip install 'binarynet[train]'", name=error.name
+            f"binarynet.{name} needs {package}, which is not installed; {INSTALL_TRAIN}", name=error.name
         ) from None
     return getattr(module, name) if name in _NAMES else module
 

@@ -56,3 +56,7 @@ class BackendUnavailableError(BinaryNetError):
 
 class VerificationError(BinaryNetError):
     """Two engines that must agree do not."""
+
+
+INSTALL_TRAIN = 'pip install "binarynet[train]" (in a checkout: pip install ".[train]")'
+"""What to do where a library of the training extra is missing."""

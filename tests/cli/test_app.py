@@ -11,7 +11,7 @@ import pytest
 
 import binarynet
 from binarynet.cli import app, info
-from binarynet.errors import DataError, UsageError
+from binarynet.errors import INSTALL_TRAIN, DataError, UsageError
 
 COMMANDS = ["train", "evaluate", "pack", "verify", "predict", "inspect", "bench", "datasets", "info"]
 
@@ -103,12 +103,12 @@ def raising(monkeypatch, error: BaseException) -> None:
         (
             ModuleNotFoundError("No module named 'torch'", name="torch"),
             1,
-            'this needs torch, which is not installed; pip install "binarynet[train]"',
+            f"this needs torch, which is not installed; {INSTALL_TRAIN}",
         ),
         (
             ModuleNotFoundError("No module named 'sklearn.x'", name="sklearn.x"),
             1,
-            'this needs sklearn, which is not installed; pip install "binarynet[train]"',
+            f"this needs sklearn, which is not installed; {INSTALL_TRAIN}",
         ),
     ],
 )

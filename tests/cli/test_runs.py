@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import binarynet
+from binarynet.errors import INSTALL_TRAIN
 from binarynet.fileformat import PackedNetwork, read, read_with_sections, write
 from binarynet.graph import Graph
 from binarynet.runtime import engines
@@ -133,7 +135,7 @@ def test_train_without_torch(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr == ('error: this needs torch, which is not installed; pip install "binarynet[train]"\n')
+    assert result.stderr == f"error: this needs torch, which is not installed; {INSTALL_TRAIN}\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -266,10 +268,33 @@ def test_evaluate_a_run_and_its_file_alike(run, trained, packed, split):
         assert from_run["error"] == record(trained)["test_error"]
 
 
+def test_evaluate_a_run_whose_pictures_have_moved(run, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    there, here = tmp_path / "there", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    x, y = rng.integers(0, 256, (60, 6, 6), dtype=np.uint8), np.arange(60) % 2
+    np.savez(there / "pictures.npz", x=x, y=y)
+    monkeypatch.chdir(there)
+    options = ("model.hidden=[8]", "training.epochs=1", "training.batch_size=10", "dataset.name=pictures.npz")
+    assert (
+        run("train", "digits-mlp", *(part for o in options for part in ("--set", o)), "--out", here / "run").code == 0
+    )
+    before = json.loads(run("evaluate", here / "run", "--json").out)
+    monkeypatch.chdir(here)
+    result = run("evaluate", here / "run")
+    assert result.code == 1
+    assert "pictures.npz" in result.error
+    moved = there / "moved.npz"
+    (there / "pictures.npz").rename(moved)
+    after = json.loads(run("evaluate", here / "run", "--dataset", moved, "--json").out)
+    assert (after["wrong"], after["images"]) == (before["wrong"], before["images"])
+
+
 def test_evaluate_a_run_takes_no_engine(run, trained):
     result = run("evaluate", trained, "--engine", "portable")
     assert result.code == 2
-    assert "--engine and --dataset are for .bnn files" in result.error
+    assert "--engine is for .bnn files" in result.error
 
 
 def test_evaluate_shows_the_error(run, trained):

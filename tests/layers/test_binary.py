@@ -203,3 +203,32 @@ def test_shapes_can_be_asked_on_the_meta_device():
 def test_padding_of_a_whole_kernel_is_refused(kernel, padding):
     with pytest.raises(UsageError, match="padding must be smaller than the kernel"):
         BinaryConv2d(1, 1, kernel, padding=padding)
+
+
+def odd_strides(images):
+    """uint8 ``[n, h, w, 1]`` as torch's ``[n, 1, h, w]`` with the strides that a transposed NumPy array leaves."""
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    assert tensor.stride() != torch.empty(tensor.shape).stride()
+    return tensor
+
+
+def test_one_channel_with_the_strides_of_a_transposed_image():
+    """oneDNN reads wrong pixels for such strides where the window moves sideways and the result is one wide."""
+    torch.manual_seed(0)
+    layer = BinaryConv2d(1, 8, 3, stride=(1, 2), padding=(1, 0), first=True)
+    images = odd_strides(np.random.default_rng(0).integers(0, 256, (2, 6, 3, 1), dtype=np.uint8))
+    plain = torch.empty(images.shape, dtype=torch.uint8).copy_(images)
+    integers = 2 * plain.double() - 255
+    expected = F.conv2d(integers, layer.binary_weight().double(), stride=(1, 2), padding=(1, 0))
+    assert torch.equal(layer(images).double(), expected)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_sums_are_integers_without_onednn():
+    """There torch would take NNPACK for larger batches, whose transformed sums are not exact."""
+    torch.manual_seed(0)
+    layer = BinaryConv2d(16, 16, 3, padding=1)
+    x = torch.randint(0, 2, (33, 16, 8, 8)).float() * 2 - 1
+    with torch.backends.mkldnn.flags(enabled=False):
+        sums = layer(x)
+    assert torch.equal(sums, sums.round())

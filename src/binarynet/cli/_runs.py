@@ -17,7 +17,11 @@ MAX_NAMED = 5
 
 
 def evaluation_facts(
-    folder: Path, data_dir: Path | None, split: Literal["train", "validation", "test"], threads: int | None
+    folder: Path,
+    data_dir: Path | None,
+    dataset: str | None,
+    split: Literal["train", "validation", "test"],
+    threads: int | None,
 ) -> dict[str, Any]:
     """JSON-able result of evaluating a run with torch."""
     import torch
@@ -29,7 +33,7 @@ def evaluation_facts(
     torch.set_num_threads(used)
     try:
         start = time.perf_counter()
-        result = evaluate_run(folder, data_dir=data_dir, split=split)
+        result = evaluate_run(folder, data_dir=data_dir, dataset_path=dataset, split=split)
         seconds = time.perf_counter() - start
     finally:
         torch.set_num_threads(before)

@@ -55,7 +55,7 @@ def _drop_output() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from binarynet.errors import BinaryNetError, UsageError
+    from binarynet.errors import INSTALL_TRAIN, BinaryNetError, UsageError
 
     try:
         import typer.main
@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
         package = (error.name or "").partition(".")[0]
         if package not in TRAIN_EXTRA:
             raise
-        return _report(error, f'this needs {package}, which is not installed; pip install "binarynet[train]"', FAILURE)
+        return _report(error, f"this needs {package}, which is not installed; {INSTALL_TRAIN}", FAILURE)
     except MemoryError as error:
         return _report(error, "out of memory", FAILURE)
     except OSError as error:

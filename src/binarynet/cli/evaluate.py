@@ -35,11 +35,11 @@ def evaluate(
 ) -> None:
     """Measure the error of a trained run or of a packed network."""
     if is_run(network):
-        if engine is not None or dataset is not None:
-            raise UsageError("--engine and --dataset are for .bnn files; a run is evaluated by torch on its own data")
+        if engine is not None:
+            raise UsageError("--engine is for .bnn files; a run is evaluated by torch")
         from binarynet.cli._runs import evaluation_facts
 
-        facts = evaluation_facts(network, data, split.value, threads)
+        facts = evaluation_facts(network, data, dataset, split.value, threads)
     else:
         import binarynet
         from binarynet.cli._packed import facts as packed_facts

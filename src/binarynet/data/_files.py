@@ -13,7 +13,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Literal
 
-from binarynet.errors import DataError
+from binarynet.errors import INSTALL_TRAIN, DataError
 
 log = logging.getLogger("binarynet.data")
 
@@ -140,7 +140,7 @@ def download(file: PublishedFile, mirrors: Sequence[str], directory: Path) -> Pa
     except ImportError as error:
         raise DataError(
             f"{file.name}: downloading needs pooch, which is not installed; "
-            f'pip install "binarynet[train]", or fetch the file yourself and name its folder with --data'
+            f"{INSTALL_TRAIN}, or fetch the file yourself and name its folder with --data"
         ) from error
     pooch.get_logger().setLevel(logging.WARNING)
     failures = []

@@ -15,7 +15,7 @@ from binarynet.data._splits import split_exactly
 from binarynet.data.dataset import Dataset, Split
 from binarynet.data.images import ImagePolicy
 from binarynet.data.status import DatasetStatus
-from binarynet.errors import DataError
+from binarynet.errors import INSTALL_TRAIN, DataError
 
 SUMMARY = "handwritten digits, 8 x 8 grey, 10 classes, 1,200 / 237 / 360"
 CLASSES = tuple("0123456789")
@@ -25,7 +25,7 @@ SPLIT_SALT = "binarynet-digits-1"
 CONTENT_SHA256 = "a19cb3d96bba7deace8ee5a513a6eb7bad0403d528f00bf4d351b6a7a55baa91"
 """Of the 1,797 x 64 pixel bytes u followed by the 1,797 label bytes, in scikit-learn's order."""
 
-_REMEDY = 'the digits come with scikit-learn, which is not installed; pip install "binarynet[train]"'
+_REMEDY = f"the digits come with scikit-learn, which is not installed; {INSTALL_TRAIN}"
 
 
 def load(data_dir: str | PathLike[str] | None = None) -> Dataset:
@@ -59,5 +59,5 @@ def status(data_dir: str | PathLike[str] | None = None) -> DatasetStatus:
     try:
         where = f"scikit-learn {version('scikit-learn')}"
     except PackageNotFoundError:
-        return DatasetStatus("digits", SUMMARY, False, "", 'pip install "binarynet[train]"')
+        return DatasetStatus("digits", SUMMARY, False, "", INSTALL_TRAIN)
     return DatasetStatus("digits", SUMMARY, True, where, "checked against its checksum when loaded")

@@ -199,8 +199,13 @@ class BinaryConv2d(BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ShapeError(f"BinaryConv2d: expected [batch, {self.in_channels}, height, width], got {list(x.shape)}")
-        with _outside_autocast(x.device.type):
-            sums = F.conv2d(self._operand(x), self.binary_weight(), stride=self.stride, padding=self.padding)
+        with _outside_autocast(x.device.type), _without_nnpack(x.device.type):
+            operand = self._operand(x)
+            if self.in_channels == 1:
+                # One channel leaves the strides open, and with those of a transposed image oneDNN reads the wrong
+                # pixels for some windows (torch 2.13). contiguous() keeps such strides, a clone does not.
+                operand = operand.clone(memory_format=torch.contiguous_format)
+            sums = F.conv2d(operand, self.binary_weight(), stride=self.stride, padding=self.padding)
             return self._rescale(sums)
 
     def extra_repr(self) -> str:
@@ -214,6 +219,14 @@ def _outside_autocast(device_type: str) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()  # the meta device, for one
     return torch.autocast(device_type, enabled=False)
+
+
+def _without_nnpack(device_type: str) -> AbstractContextManager[object]:
+    """Torch takes NNPACK for larger batches where oneDNN is off or missing; its sums are no integers."""
+    if device_type != "cpu" or torch.compiler.is_compiling():
+        return nullcontext()
+    flags: AbstractContextManager[object] = torch.backends.nnpack.flags(enabled=False)
+    return flags
 
 
 def _pair(value: IntOrPair) -> tuple[int, int]:

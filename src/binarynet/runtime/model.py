@@ -68,7 +68,7 @@ class Model:
         return self.session.engine
 
     def scores(self, images: Array) -> npt.NDArray[np.float32]:
-        """float32 ``[n, classes]`` for uint8 images ``[n, *input_shape]``.
+        """float32 ``[n, classes]`` for uint8 images ``[n, *input_shape]`` (a network that ends in signs: packed bits).
 
         One image without the batch axis is taken as a batch of one; grey images may leave their channel axis out
         (or one grey image both).

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,16 +125,31 @@ def evaluate_run(
     run_dir: str | PathLike[str],
     *,
     data_dir: str | PathLike[str] | None = None,
+    dataset_path: str | PathLike[str] | None = None,
     split: Literal["train", "validation", "test"] = "test",
 ) -> Evaluation:
     """Count the errors of a run's selected weights on a split of its data set.
+
+    Args:
+        run_dir: the run.
+        data_dir: where the data set lies.
+        dataset_path: where the user's own data set (a folder of pictures, an .npz) lies now, if it has moved.
+        split: the part to evaluate on.
 
     Raises:
         UsageError, RecipeError, FileFormatError: see :func:`load_run`.
         DataError: missing or damaged data, or other data than the run was trained on.
     """
     model, recipe, record = load_run(run_dir)
-    dataset = data.load(recipe.dataset.name, data_dir, **recipe.dataset.options)
+    name = recipe.dataset.name if dataset_path is None else fspath(dataset_path)
+    try:
+        dataset = data.load(name, data_dir, **recipe.dataset.options)
+    except UsageError as error:
+        if dataset_path is not None or name in data.available():
+            raise
+        raise DataError(
+            f"{run_dir} was trained on {name}, which is not found from here; say where it is (--dataset PATH)"
+        ) from error
     _check_same_data(record, dataset, RunDirectory(run_dir))
     return evaluate(model, dataset.splits()[split], batch_size=recipe.training.evaluation_batch_size)
 
