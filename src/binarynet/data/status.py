@@ -17,7 +17,7 @@ class FileStatus:
         name: as published.
         check: ``published`` (its content has the published checksum), ``differs``, ``damaged`` or ``missing``.
         path, size_bytes: None if missing.
-        md5, sha256: published checksums of the file as downloaded.
+        md5, sha256: published checksums of the file as downloaded; "" where none is published.
     """
 
     name: str
