@@ -186,7 +186,7 @@ def test_a_file_that_differs_gets_a_note(tmp_path, published, caplog):
 def test_complete_before_incomplete_and_extracted_before_archive(tmp_path, published):
     extract(tmp_path / BINARY.folder, BINARY)
     (tmp_path / PYTHON.archive.name).write_bytes(ARCHIVES[PYTHON.folder])
-    assert status(tmp_path)[2].where == str(tmp_path / BINARY.folder)
+    assert status(tmp_path)[3].where == str(tmp_path / BINARY.folder)
     (tmp_path / BINARY.folder / "test_batch.bin").unlink()
     check(load("cifar10", tmp_path))
     (tmp_path / PYTHON.archive.name).unlink()
@@ -266,7 +266,7 @@ def test_damaged_batches(tmp_path, published, name, content, message):
         load("cifar10", tmp_path)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert not found.ready
     assert found.detail == f"{name} damaged"
 
@@ -318,7 +318,7 @@ def test_damaged_archives(tmp_path, published, monkeypatch, content, message):
         load("cifar10", tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert status(tmp_path)[2].files[0].check == "damaged"
+    assert status(tmp_path)[3].files[0].check == "damaged"
 
 
 @pytest.mark.parametrize("form", cifar10.FORMS, ids=lambda form: form.folder)
@@ -340,39 +340,39 @@ def test_random_damage_is_data_or_an_error(tmp_path, published, form):
 
 
 def test_status(tmp_path, published):
-    found = status()[2]
+    found = status()[3]
     assert (found.name, found.ready, found.where) == ("cifar10", False, "")
     assert found.detail.startswith("downloaded on first use (170 MB)")
     assert [file.check for file in found.files] == ["missing"]
 
     extract(tmp_path / "cifar10" / BINARY.folder, BINARY)
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert (found.ready, found.where) == (True, str(tmp_path / "cifar10" / BINARY.folder))
     assert found.detail == "checksums as published"
     assert [file.check for file in found.files] == ["published"] * 6
 
     (tmp_path / "cifar10" / BINARY.folder / "test_batch.bin").write_bytes(bytes(3073))
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert (found.ready, found.detail) == (True, "checksums DIFFER from the published ones")
     assert [file.check for file in found.files] == ["published"] * 5 + ["differs"]
 
     (tmp_path / "cifar10" / BINARY.folder / "test_batch.bin").unlink()
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert (found.ready, found.detail) == (False, "test_batch.bin missing")
 
 
 def test_status_of_an_archive(tmp_path, published):
     (tmp_path / PYTHON.archive.name).write_bytes(ARCHIVES[PYTHON.folder])
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert (found.ready, found.where, found.detail) == (True, str(tmp_path), "checksums as published")
     (tmp_path / PYTHON.archive.name).write_bytes(archive_of(PYTHON, readme=b"changed"))
-    found = status(tmp_path)[2]
+    found = status(tmp_path)[3]
     assert (found.ready, found.detail) == (True, "checksums DIFFER from the published ones")
 
 
 @pytest.mark.data
 def test_real_batches(real_data):
-    if not status(real_data)[2].ready:
+    if not status(real_data)[3].ready:
         pytest.skip(f"no CIFAR-10 batches in {real_data}")
     data = load("cifar10", real_data)
     assert data.train.images.shape[1:] == (32, 32, 3)

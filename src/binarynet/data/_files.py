@@ -67,19 +67,19 @@ def check_is_file(file: Path) -> None:
         raise DataError(f"{file}: is not a file" + (" but a folder" if file.is_dir() else ""))
 
 
-def open_maybe_gzip(file: Path) -> BufferedIOBase:
-    """Open for reading, through gzip if the content (not the name) says so. Raises DataError."""
+def is_gzip(file: Path) -> bool:
+    """Whether the content (not the name) says gzip. Raises DataError."""
     check_is_file(file)
     try:
-        stream = file.open("rb")
-        magic = stream.read(2)
-        stream.seek(0)
+        with file.open("rb") as stream:
+            return stream.read(2) == b"\x1f\x8b"
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
-    if magic != b"\x1f\x8b":
-        return stream
-    stream.close()
-    return gzip.open(file, "rb")
+
+
+def open_maybe_gzip(file: Path) -> BufferedIOBase:
+    """Open for reading, through gzip if the content (not the name) says so. Raises DataError."""
+    return gzip.open(file, "rb") if is_gzip(file) else file.open("rb")
 
 
 def content_sha256(file: Path) -> str:
