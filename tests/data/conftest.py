@@ -13,6 +13,11 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _NAMED = os.environ.get("BINARYNET_DATA")
 
 
+def pytest_make_parametrize_id(val):
+    """File contents make no names: they may hold a time, and processes must agree on the names of tests."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def own_places(tmp_path, monkeypatch):
     monkeypatch.delenv("BINARYNET_DATA", raising=False)

@@ -63,14 +63,14 @@ def contents(form: cifar10.Form) -> dict[str, bytes]:
     return {name: write(PIXELS[i], LABELS[i]) for i, name in enumerate(form.checksums())}
 
 
-def tar(members: dict[str, bytes], *, folder: str = "", mode: str = "w:gz") -> bytes:
+def tar(members: dict[str, bytes], *, folder: str = "") -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in members.items():
             info = tarfile.TarInfo(f"{folder}{name}")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def archive_of(form: cifar10.Form, **changes: bytes) -> bytes:
