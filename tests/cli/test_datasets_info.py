@@ -16,8 +16,8 @@ def test_datasets(run):
     assert result.code == 0
     assert result.err == ""
     lines = result.out.splitlines()
-    assert lines[0].startswith("digits   ready  scikit-learn ")
-    assert "mnist    not here" in result.out
+    assert lines[0].startswith("digits         ready  scikit-learn ")
+    assert "mnist          not here" in result.out
     assert "downloaded on first use" in result.out
     assert max(map(len, lines)) <= 100
 
@@ -36,9 +36,11 @@ def test_datasets_fits_into_a_terminal(run, monkeypatch, tmp_path):
 
 
 def test_datasets_json(run):
-    digits, mnist = json.loads(run("datasets", "--json").out)
+    digits, mnist, *others = json.loads(run("datasets", "--json").out)
     assert digits["ready"]
     assert not mnist["ready"]
+    assert [entry["name"] for entry in others] == ["fashion-mnist", "cifar10", "svhn"]
+    assert not any(entry["ready"] for entry in others)
     assert [file["check"] for file in mnist["files"]] == ["missing"] * 4
     assert mnist["files"][0]["md5"] == "f68b3c2dcbeaaa9fbdd348bbdeb94873"
 

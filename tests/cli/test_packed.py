@@ -249,7 +249,7 @@ def test_evaluate_without_a_known_data_set(run, make_file):
 def test_evaluate_with_an_unknown_data_set(run, file):
     result = run("evaluate", file, "--dataset", "mnits")
     assert result.code == 2
-    assert "unknown data set 'mnits': known are digits, mnist" in result.error
+    assert "unknown data set 'mnits': known are digits, mnist, fashion-mnist, cifar10, svhn" in result.error
 
 
 def test_evaluate_with_images_of_another_size(run, file, tmp_path):

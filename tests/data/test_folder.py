@@ -247,7 +247,10 @@ def test_path_is_also_looked_up_in_data_dir(pictures, monkeypatch, tmp_path):
 
 def test_unknown_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="unknown data set 'mnits': known are digits, mnist, or give a folder"):
+    with pytest.raises(
+        UsageError,
+        match="unknown data set 'mnits': known are digits, mnist, fashion-mnist, cifar10, svhn, or give a folder",
+    ):
         load("mnits")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
-import http.server
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -63,26 +61,11 @@ def published(monkeypatch):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A web server for ``tmp_path/www`` as the second mirror; the first one has nothing."""
-    root = tmp_path / "www"
-    root.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args, directory=str(root))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        base = f"http://127.0.0.1:{httpd.server_port}/"
-        monkeypatch.setattr(mnist, "MIRRORS", (f"{base}nothing-here/", base))
-        yield root
-        httpd.shutdown()
-        thread.join()
+def server(web, monkeypatch):
+    """The folder of a web server that is the second mirror; the first one has nothing."""
+    root, base = web
+    monkeypatch.setattr(mnist, "MIRRORS", (f"{base}nothing-here/", base))
+    return root
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -9,8 +9,8 @@ from rich.text import Text
 from binarynet.cli._console import print_json, stdout
 from binarynet.cli._options import DataDir, Json
 
-_INDENT = 9
-_MARKS = {"published": "green", "differs": "yellow", "damaged": "red", "missing": "red"}
+_INDENT = 15
+_MARKS = {"published": "green", "differs": "yellow", "unchecked": "yellow", "damaged": "red", "missing": "red"}
 
 
 def datasets(data: DataDir = None, json: Json = False) -> None:

@@ -43,14 +43,15 @@ class PublishedFile:
         name: file name, as downloaded.
         size_bytes: of the file as downloaded.
         md5, sha256: of the file as downloaded.
-        content_sha256: of the decompressed content; equal to ``sha256`` for a file that is not compressed.
+        content_sha256: of the decompressed content; equal to ``sha256`` for a file that is not compressed; "" where
+            only the compressed file's checksums are published.
     """
 
     name: str
     size_bytes: int
     md5: str
     sha256: str
-    content_sha256: str
+    content_sha256: str = ""
 
 
 def expansion_limit(compressed_bytes: int) -> int:
@@ -66,19 +67,19 @@ def check_is_file(file: Path) -> None:
         raise DataError(f"{file}: is not a file" + (" but a folder" if file.is_dir() else ""))
 
 
-def open_maybe_gzip(file: Path) -> BufferedIOBase:
-    """Open for reading, through gzip if the content (not the name) says so. Raises DataError."""
+def is_gzip(file: Path) -> bool:
+    """Whether the content (not the name) says gzip. Raises DataError."""
     check_is_file(file)
     try:
-        stream = file.open("rb")
-        magic = stream.read(2)
-        stream.seek(0)
+        with file.open("rb") as stream:
+            return stream.read(2) == b"\x1f\x8b"
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
-    if magic != b"\x1f\x8b":
-        return stream
-    stream.close()
-    return gzip.open(file, "rb")
+
+
+def open_maybe_gzip(file: Path) -> BufferedIOBase:
+    """Open for reading, through gzip if the content (not the name) says so. Raises DataError."""
+    return gzip.open(file, "rb") if is_gzip(file) else file.open("rb")
 
 
 def content_sha256(file: Path) -> str:
@@ -95,6 +96,29 @@ def content_sha256(file: Path) -> str:
         except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{file}: truncated or damaged ({error})") from error
     return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """Hash of a file as it lies there. Raises DataError."""
+    check_is_file(file)
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def read_whole(file: Path, max_bytes: int) -> bytes:
+    """A file's content, if it is at most ``max_bytes`` long. Raises DataError."""
+    check_is_file(file)
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    if len(content) > max_bytes:
+        raise DataError(f"{file}: is longer than {max_bytes:,} bytes, which none of the published files comes near")
+    return content
 
 
 def cache_directory() -> Path:

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from binarynet.data import digits, folder, mnist, npz
+from binarynet.data import cifar10, digits, fashion_mnist, folder, mnist, npz, svhn
 from binarynet.data._files import log
 from binarynet.data.dataset import Dataset
 from binarynet.data.images import ImagePolicy
@@ -26,6 +26,9 @@ class _Source:
 _SOURCES = {
     "digits": _Source(digits.load, digits.status),
     "mnist": _Source(mnist.load, mnist.status),
+    "fashion-mnist": _Source(fashion_mnist.load, fashion_mnist.status),
+    "cifar10": _Source(cifar10.load, cifar10.status),
+    "svhn": _Source(svhn.load, svhn.status),
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Check = Literal["published", "differs", "damaged", "missing"]
+Check = Literal["published", "differs", "unchecked", "damaged", "missing"]
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,10 @@ class FileStatus:
 
     Attributes:
         name: as published.
-        check: ``published`` (its content has the published checksum), ``differs``, ``damaged`` or ``missing``.
+        check: ``published`` (it has the published checksum), ``differs``, ``unchecked`` (none is published for it in
+            this form), ``damaged`` or ``missing``.
         path, size_bytes: None if missing.
-        md5, sha256: published checksums of the file as downloaded.
+        md5, sha256: published checksums of the file as downloaded; "" where none is published.
     """
 
     name: str
