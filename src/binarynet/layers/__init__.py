@@ -7,6 +7,7 @@ Block order is the paper's: binary layer, max-pooling, normalization, sign. torc
 from binarynet.layers.activation import Sign, StochasticSign
 from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear
 from binarynet.layers.normalization import BatchNorm1d, BatchNorm2d, Normalization
+from binarynet.layers.shift_normalization import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 LEAVES = (BinaryLayer, Sign, StochasticSign, Normalization)
 """Module classes that a ``torch.fx`` trace must not look into."""
@@ -19,6 +20,8 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "Normalization",
+    "ShiftBatchNorm1d",
+    "ShiftBatchNorm2d",
     "Sign",
     "StochasticSign",
 ]
