@@ -157,7 +157,7 @@ def test_a_closure_and_missing_gradients():
         cost.backward()
         return cost
 
-    assert float(optimizer.step(closure)) == 3
+    assert optimizer.step(closure).item() == 3
     assert bool((x < 1).all())
     assert torch.equal(unused, torch.ones(3))
 

@@ -11,6 +11,7 @@ and for any other optimizer of torch, two::
     binarynet.optim.clip_after_step(optimizer, model)
 """
 
+from binarynet.optim.bop import Bop
 from binarynet.optim.glorot import adam, glorot_factor, parameter_groups
 from binarynet.optim.latent import clip_after_step, clip_latent_weights, latent_weights
 from binarynet.optim.shift_adamax import PRINTED_BETAS, PRINTED_LR, ShiftAdaMax, shift_adamax
@@ -18,6 +19,7 @@ from binarynet.optim.shift_adamax import PRINTED_BETAS, PRINTED_LR, ShiftAdaMax,
 __all__ = [
     "PRINTED_BETAS",
     "PRINTED_LR",
+    "Bop",
     "ShiftAdaMax",
     "adam",
     "clip_after_step",
