@@ -4,7 +4,7 @@ Block order is the paper's: binary layer, max-pooling, normalization, sign. torc
 ``Identity`` and ``Dropout`` serve in between.
 """
 
-from binarynet.layers.activation import Sign, StochasticSign
+from binarynet.layers.activation import Estimator, Sign, StochasticSign
 from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear
 from binarynet.layers.normalization import BatchNorm1d, BatchNorm2d, Normalization
 from binarynet.layers.shift_normalization import ShiftBatchNorm1d, ShiftBatchNorm2d
@@ -19,6 +19,7 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
+    "Estimator",
     "Normalization",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
