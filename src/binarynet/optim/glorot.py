@@ -75,6 +75,7 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     glorot: bool = True,
+    power_of_two: bool = False,
     clip: bool = True,
 ) -> torch.optim.Adam:
     """Adam as in the Theano setting of the paper: Glorot-scaled latent weights, clipped after each step.
@@ -85,12 +86,13 @@ def adam(
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         glorot: scale the learning rates of latent weights.
+        power_of_two: round the Glorot factors to powers of two.
         clip: keep latent weights in [-1, 1].
 
     Raises:
         UsageError: see :func:`parameter_groups`.
     """
-    groups = parameter_groups(model, lr, glorot=glorot)
+    groups = parameter_groups(model, lr, glorot=glorot, power_of_two=power_of_two)
     on_fused_device = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     optimizer = torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=on_fused_device or None)
     if clip:
