@@ -84,9 +84,14 @@ EXPORTS = {
     "binarynet.runtime": """
         REFERENCE Difference Engine Model Prediction Session Source ValueCheck Verification check_engine engines load
         verify""",
-    "binarynet.ops": "binarize_weight sign stochastic_sign",
+    "binarynet.ops": """
+        ap2 ap2_value approx_sign binarize_weight identity_sign round_to_ap2 sign stochastic_sign swish_sign""",
     "binarynet.layers": """
-        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear Normalization Sign StochasticSign""",
+        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear Estimator Normalization ShiftBatchNorm1d
+        ShiftBatchNorm2d Sign StochasticSign""",
+    "binarynet.optim": """
+        Bop PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor latent_weights
+        parameter_groups shift_adamax""",
     "binarynet.models": "available build convnet mlp options register",
 }
 

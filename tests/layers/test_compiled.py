@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign, StochasticSign
+from binarynet.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BinaryConv2d,
+    BinaryLinear,
+    ShiftBatchNorm1d,
+    Sign,
+    StochasticSign,
+)
 
 
 def network():
@@ -16,8 +24,8 @@ def network():
         StochasticSign(),
         nn.Flatten(),
         BinaryLinear(8 * 16, 16, dropout=0.5),
-        BatchNorm1d(16),
-        Sign(),
+        ShiftBatchNorm1d(16),
+        Sign("swish"),
         BinaryLinear(16, 4),
         BatchNorm1d(4),
     )
@@ -35,6 +43,17 @@ def test_one_graph_in_both_modes():
     assert all(p.grad is not None for p in model.parameters())
     model.eval()
     assert torch.equal(compiled(images(6)), model(images(6)))
+
+
+def test_one_graph_for_batches_of_any_size():
+    model = network()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    for count in (6, 9, 14):
+        torch.manual_seed(count)
+        scores = compiled(images(count))
+        torch.manual_seed(count)
+        assert torch.equal(scores, model(images(count)))
+        scores.square().sum().backward()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import torch
 
 from binarynet import models
 from binarynet.errors import UsageError
-from binarynet.layers import BinaryLayer
+from binarynet.layers import BatchNorm1d, BinaryLayer, Normalization, ShiftBatchNorm1d, ShiftBatchNorm2d
 
 
 def binary_weights(model):
@@ -37,7 +37,8 @@ def test_layer_names_and_order():
     ]
 
 
-@pytest.mark.parametrize("activation", ["sign", "stochastic_sign"])
+@pytest.mark.parametrize("normalization", ["batch", "shift"])
+@pytest.mark.parametrize("activation", ["sign", "stochastic_sign", "identity_sign", "approx_sign", "swish_sign"])
 @pytest.mark.parametrize(
     ("name", "shape", "options"),
     [
@@ -47,10 +48,9 @@ def test_layer_names_and_order():
         ("convnet", (4, 4, 1), {"blocks": [[2]], "dense": []}),
     ],
 )
-def test_networks_run_in_both_modes(name, shape, options, activation):
-    model = models.build(
-        name, input_shape=shape, classes=4, dropout_in=0.2, dropout_hidden=0.5, activation=activation, **options
-    )
+def test_networks_run_in_both_modes(name, shape, options, activation, normalization):
+    chosen = {"activation": activation, "normalization": normalization, "dropout_in": 0.2, "dropout_hidden": 0.5}
+    model = models.build(name, input_shape=shape, classes=4, **chosen, **options)
     height, width, channels = shape
     images = torch.randint(0, 256, (6, channels, height, width), dtype=torch.uint8)
     scores = model(images)
@@ -58,6 +58,19 @@ def test_networks_run_in_both_modes(name, shape, options, activation):
     scores.square().sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     assert torch.equal(model.eval()(images), model(images))
+
+
+def test_normalizations_are_shift_based_but_for_the_last():
+    chosen = {"input_shape": (4, 4, 1), "classes": 3, "normalization": "shift"}
+    net = models.build("convnet", blocks=[[2, 2]], dense=[5], **chosen)
+    norms = [module for module in net.modules() if isinstance(module, Normalization)]
+    assert [type(norm) for norm in norms] == [ShiftBatchNorm2d, ShiftBatchNorm2d, ShiftBatchNorm1d, BatchNorm1d]
+    assert [norm.input_scale for norm in norms] == [1 / 256, 1, 1, 1]
+    mlp = models.build("mlp", hidden=[5], **chosen)
+    assert [type(module) for module in mlp.modules() if isinstance(module, Normalization)] == [
+        ShiftBatchNorm1d,
+        BatchNorm1d,
+    ]
 
 
 def test_dropout_reaches_the_layers_that_it_names():

@@ -20,3 +20,18 @@ OVERRIDES = (
 def quick_recipe():
     """Three epochs of 20 steps; dropout and stochastic signs draw random numbers in every step."""
     return recipe.load("digits-mlp", OVERRIDES)
+
+
+@pytest.fixture(scope="session")
+def torch7_recipe(quick_recipe):
+    """The same in the paper's Torch7 setting."""
+    raw = quick_recipe.model_dump(exclude_none=True)
+    raw["model"] |= {"normalization": "shift"}
+    raw["optimizer"] = {
+        "name": "adamax_shift",
+        "learning_rate": 2**-6,
+        "schedule": "halving",
+        "halve_every": 2,
+        "glorot_power_of_two": True,
+    }
+    return recipe.parse(raw)

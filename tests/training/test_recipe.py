@@ -62,8 +62,15 @@ def test_overrides_reach_every_level():
         ("model.hidden=[1.5]", "model.hidden.0: expected an integer, got 1.5"),
         ("model.dropout_in=1.5", "model.dropout_in: expected less than 1, got 1.5"),
         ("model.name=mpl", r"no architecture 'mpl' \(did you mean 'mlp'\?\); allowed: convnet, mlp"),
-        ("model.activation=sing", r"expected 'sign' or 'stochastic_sign', got 'sing' \(did you mean 'sign'\?\)"),
-        ("optimizer.name=sgd", "optimizer.name: expected 'adam', got 'sgd'"),
+        (
+            "model.activation=sing",
+            r"expected 'sign', 'stochastic_sign', .* or 'swish_sign', got 'sing' \(did you mean 'sign'\?\)",
+        ),
+        ("model.normalization=shfit", r"expected 'batch' or 'shift', got 'shfit' \(did you mean 'shift'\?\)"),
+        ("optimizer.name=sgd", "optimizer.name: expected 'adam' or 'adamax_shift', got 'sgd'"),
+        ("optimizer.schedule=halving", "key 'optimizer.halve_every' is missing: optimizer.schedule 'halving' needs it"),
+        ("optimizer.halve_every=0", "optimizer.halve_every: expected greater than or equal to 1, got 0"),
+        ("optimizer.halve_every=3", "optimizer.halve_every has no meaning with optimizer.schedule 'exponential'"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate: expected a finite number, got inf"),
         ("optimizer.final_learning_rate=1", "final_learning_rate 1 must not be above optimizer.learning_rate 0.003"),
         ("seed=-1", "seed: expected greater than or equal to 0, got -1"),
@@ -76,6 +83,39 @@ def test_wrong_keys_and_values_are_named_with_what_is_allowed(override, message)
     with pytest.raises(RecipeError, match=message) as caught:
         recipe.load("digits-mlp", [override])
     assert "\n" not in str(caught.value)
+
+
+def test_keys_that_contradict_each_other_are_named():
+    with pytest.raises(RecipeError, match=r"final_learning_rate has no meaning with optimizer.schedule 'halving'"):
+        recipe.load("digits-mlp", ["optimizer.schedule=halving", "optimizer.halve_every=3"])
+    with pytest.raises(RecipeError, match=r"glorot_power_of_two has no meaning without optimizer.glorot_scaling"):
+        recipe.load("digits-mlp", ["optimizer.glorot_power_of_two=true", "optimizer.glorot_scaling=false"])
+
+
+def torch7(**more):
+    optimizer = {"name": "adamax_shift", "learning_rate": 2**-6, "schedule": "halving", "halve_every": 20, **more}
+    model = {"name": "mlp", "activation": "stochastic_sign", "normalization": "shift"}
+    raw = {"name": "x", "dataset": {"name": "digits"}, "model": model, "optimizer": optimizer}
+    return recipe.parse({**raw, "training": {"epochs": 100}})
+
+
+def test_the_torch7_setting_is_a_recipe_and_survives_being_written():
+    loaded = torch7()
+    assert recipe.parse(tomllib.loads(loaded.to_toml())) == loaded
+    assert "final_learning_rate" not in loaded.to_toml()
+    assert loaded.optimizer.eps == 2**-27
+    assert torch7(eps=1e-6).optimizer.eps == 1e-6
+    assert recipe.load("digits-mlp").optimizer.eps == 1e-8
+
+
+def test_schedules():
+    halving = torch7().optimizer
+    rates = [halving.rate(epoch, 100) for epoch in (0, 19, 20, 39, 40, 99)]
+    assert rates == [2**-6, 2**-6, 2**-7, 2**-7, 2**-8, 2**-10]
+    exponential = recipe.load("digits-mlp").optimizer
+    assert exponential.rate(0, 60) == 3e-3
+    assert exponential.rate(30, 60) == pytest.approx(3e-4)
+    assert exponential.rate(60, 60) == pytest.approx(3e-5)
 
 
 def test_missing_keys_are_named():

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from binarynet import training
+from binarynet import data, ops, training
+from binarynet.layers import ShiftBatchNorm1d
+from binarynet.lowering import lower, torch_source
+from binarynet.runtime import verify
 from binarynet.training import recipe
 
 SCRIPT = Path(__file__).parent / "killed_run.py"
@@ -97,6 +100,27 @@ def test_ctrl_c_leaves_a_usable_run_that_ends_with_the_same_weights(uninterrupte
     training.train(uninterrupted / "recipe.toml", out=run, resume=True, show="off")
     assert training.load_run(run).provenance["resumed"] == 1
     assert_same_runs(uninterrupted / "whole", run)
+
+
+@pytest.mark.timeout(600)
+def test_the_torch7_setting_resumes_to_the_same_bits_and_packs(torch7_recipe, tmp_path):
+    chosen = recipe.load(torch7_recipe, ["training.checkpoint_every_steps=6"])
+    (tmp_path / "recipe.toml").write_text(chosen.to_toml())
+    whole = training.train(chosen, out=tmp_path / "whole", show="off")
+    assert [row.learning_rate for row in whole.history] == [2**-6, 2**-6, 2**-7]
+    run = tmp_path / "killed"
+    kill(run, False, "step", 1, 10)
+    training.train(out=run, resume=True, show="off")
+    assert_same_runs(tmp_path / "whole", run)
+    state = checkpoints(run)["last"]["optimizer"]
+    assert all(moments.keys() == {"step", "exp_avg", "exp_inf"} for moments in state["state"].values())
+    model = training.load_run(run).model
+    scales = [m.affine()[0] for m in model.modules() if isinstance(m, ShiftBatchNorm1d)]
+    assert len(scales) == 1
+    assert torch.equal(scales[0], ops.ap2(scales[0]))
+    lowered = lower(model, (8, 8, 1))
+    images = data.load("digits").test.images
+    assert verify(lowered.graph, images, extra={"torch": torch_source(lowered)}).exact
 
 
 def test_a_second_ctrl_c_acts_at_once():

@@ -4,9 +4,10 @@ Block order is the paper's: binary layer, max-pooling, normalization, sign. torc
 ``Identity`` and ``Dropout`` serve in between.
 """
 
-from binarynet.layers.activation import Sign, StochasticSign
+from binarynet.layers.activation import Estimator, Sign, StochasticSign
 from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear
 from binarynet.layers.normalization import BatchNorm1d, BatchNorm2d, Normalization
+from binarynet.layers.shift_normalization import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 LEAVES = (BinaryLayer, Sign, StochasticSign, Normalization)
 """Module classes that a ``torch.fx`` trace must not look into."""
@@ -18,7 +19,10 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
+    "Estimator",
     "Normalization",
+    "ShiftBatchNorm1d",
+    "ShiftBatchNorm2d",
     "Sign",
     "StochasticSign",
 ]

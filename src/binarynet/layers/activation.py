@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from torch import Tensor, nn
 
 from binarynet import ops
+from binarynet.errors import UsageError
+
+Estimator = Literal["clipped", "identity", "approx", "swish"]
+"""What stands in for the derivative of the sign."""
+
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "clipped": ops.sign,
+    "identity": ops.identity_sign,
+    "approx": ops.approx_sign,
+    "swish": ops.swish_sign,
+}
 
 
 class Sign(nn.Module):
-    """Deterministic sign with the saturating straight-through estimator: :func:`binarynet.ops.sign`."""
+    """Deterministic sign; the estimator changes its gradient only, never its result.
+
+    Args:
+        estimator: "clipped", the paper's own and the derivative of hard tanh (:func:`binarynet.ops.sign`);
+            "identity" (:func:`binarynet.ops.identity_sign`); "approx" (:func:`binarynet.ops.approx_sign`);
+            "swish" (:func:`binarynet.ops.swish_sign`, beta 5).
+
+    Raises:
+        UsageError: an unknown estimator.
+    """
+
+    def __init__(self, estimator: Estimator = "clipped") -> None:
+        super().__init__()
+        if estimator not in _FUNCTIONS:
+            raise UsageError(f"Sign: there is no estimator {estimator!r}; there are {', '.join(_FUNCTIONS)}")
+        self.estimator = estimator
 
     def forward(self, x: Tensor) -> Tensor:
         """Float tensor of any shape to +1 / -1 of the same shape and dtype."""
-        return ops.sign(x)
+        return _FUNCTIONS[self.estimator](x)
+
+    def extra_repr(self) -> str:
+        return "" if self.estimator == "clipped" else f"estimator={self.estimator!r}"
 
 
 class StochasticSign(nn.Module):

@@ -95,6 +95,13 @@ class Normalization(nn.Module, ABC):
     def _normalize_batch(self, x: Tensor) -> Tensor:
         """Normalize by the statistics of this batch, and average them into the running ones."""
 
+    def _check_batch(self, x: Tensor) -> None:
+        if x.numel() // self.num_features < 2:
+            raise UsageError(
+                f"{type(self).__name__}: batch statistics need at least 2 values per channel, got {list(x.shape)}; "
+                "use larger batches, or call eval() first"
+            )
+
     def extra_repr(self) -> str:
         scale = f", input_scale={self.input_scale:g}" if self.input_scale != 1 else ""
         return f"{self.num_features}, eps={self.eps:g}, momentum={self.momentum:g}{scale}"
@@ -127,11 +134,7 @@ class _BatchNorm(Normalization):
         super().__init__(num_features, eps=eps, momentum=momentum, input_scale=input_scale)
 
     def _normalize_batch(self, x: Tensor) -> Tensor:
-        if x.numel() // self.num_features < 2:
-            raise UsageError(
-                f"{type(self).__name__}: batch statistics need at least 2 values per channel, got {list(x.shape)}; "
-                "use larger batches, or call eval() first"
-            )
+        self._check_batch(x)
         # With z = s*x: (z - mean z) / sqrt(var z + eps) = (x - mean x) / sqrt(var x + eps / s^2).
         s = self.input_scale
         y, mean, inv_std = torch.native_batch_norm(

@@ -469,6 +469,9 @@ _MODULES: dict[type[nn.Module], Callable[[_Lowering, fx.Node, Any], Any]] = {
 }
 _FUNCTIONS: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
     ops.sign: _Lowering.sign,
+    ops.identity_sign: _Lowering.sign,
+    ops.approx_sign: _Lowering.sign,
+    ops.swish_sign: _Lowering.sign,
     ops.stochastic_sign: _Lowering.random_sign,
     torch.flatten: _Lowering.flatten_function,
     F.max_pool2d: _Lowering.max_pool_function,

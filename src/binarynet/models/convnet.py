@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from binarynet.encoding import INPUT_MAX
 from binarynet.errors import UsageError
-from binarynet.layers import BatchNorm2d, BinaryConv2d
+from binarynet.layers import BinaryConv2d
 from binarynet.models._registry import register
-from binarynet.models.mlp import ACTIVATIONS, Activation, add_dense
+from binarynet.models.mlp import ACTIVATIONS, Activation, NormalizationName, add_dense, new_normalization
 
 
 @register
@@ -24,6 +23,7 @@ def convnet(
     dropout_in: float = 0.0,
     dropout_hidden: float = 0.0,
     activation: Activation = "sign",
+    normalization: NormalizationName = "batch",
 ) -> nn.Sequential:
     """Blocks of "same" convolutions, each block closed by 2 x 2 max-pooling, then dense layers.
 
@@ -40,7 +40,9 @@ def convnet(
         kernel_size: odd.
         dropout_in: probability of masking an input.
         dropout_hidden: probability of masking a hidden activation.
-        activation: "sign" or "stochastic_sign".
+        activation: "sign"; "stochastic_sign" as in the paper's Torch7 setting; "identity_sign", "approx_sign" or
+            "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
+        normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
 
     Raises:
         UsageError: an option out of range, or images too small for so many poolings.
@@ -72,15 +74,15 @@ def convnet(
             if position == len(block):
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
                 height, width = height // 2, width // 2
-            layers[f"norm{number}"] = BatchNorm2d(size, input_scale=1 / INPUT_MAX if first else 1.0)
+            layers[f"norm{number}"] = new_normalization(normalization, size, first=first, images=True)
             layers[f"sign{number}"] = ACTIVATIONS[activation]()
             channels = size
     layers["flatten"] = nn.Flatten()
     inputs = height * width * channels
-    for size in (*dense, classes):
+    for size in dense:
         number += 1
-        add_dense(layers, number, inputs, size, dropout_hidden)
-        inputs = size
+        add_dense(layers, number, inputs, size, dropout_hidden, normalization=normalization)
         layers[f"sign{number}"] = ACTIVATIONS[activation]()
-    del layers[f"sign{number}"]  # scores stay real
+        inputs = size
+    add_dense(layers, number + 1, inputs, classes, dropout_hidden)  # scores stay real
     return nn.Sequential(layers)

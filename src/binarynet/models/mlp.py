@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from binarynet.encoding import INPUT_MAX
 from binarynet.errors import UsageError
-from binarynet.layers import BatchNorm1d, BinaryLinear, Sign, StochasticSign
+from binarynet.layers import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BinaryLinear,
+    Normalization,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Sign,
+    StochasticSign,
+)
 from binarynet.models._registry import register
 
-Activation = Literal["sign", "stochastic_sign"]
-"""How hidden activations are binarized in training mode; in evaluation mode both are the sign."""
+Activation = Literal["sign", "stochastic_sign", "identity_sign", "approx_sign", "swish_sign"]
+"""How hidden activations are binarized in training mode; in evaluation mode all are the sign."""
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"sign": Sign, "stochastic_sign": StochasticSign}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "sign": Sign,
+    "stochastic_sign": StochasticSign,
+    "identity_sign": partial(Sign, "identity"),
+    "approx_sign": partial(Sign, "approx"),
+    "swish_sign": partial(Sign, "swish"),
+}
+
+NormalizationName = Literal["batch", "shift"]
+"""The normalization of hidden layers. Scores have an ordinary one in any case, as in the paper's Torch7 programs."""
+
+NORMALIZATIONS: dict[str, tuple[Callable[..., Normalization], Callable[..., Normalization]]] = {
+    "batch": (BatchNorm1d, BatchNorm2d),
+    "shift": (ShiftBatchNorm1d, ShiftBatchNorm2d),
+}
+"""Of features, and of images."""
 
 
 @register
@@ -28,6 +53,7 @@ def mlp(
     dropout_in: float = 0.0,
     dropout_hidden: float = 0.0,
     activation: Activation = "sign",
+    normalization: NormalizationName = "batch",
 ) -> nn.Sequential:
     """Flatten, then a binary layer, normalization and sign per hidden size, and a normalized output layer.
 
@@ -40,7 +66,9 @@ def mlp(
         hidden: size of each hidden layer.
         dropout_in: probability of masking an input.
         dropout_hidden: probability of masking a hidden activation.
-        activation: "sign" or "stochastic_sign".
+        activation: "sign"; "stochastic_sign" as in the paper's Torch7 setting; "identity_sign", "approx_sign" or
+            "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
+        normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
 
     Raises:
         UsageError: an option out of range.
@@ -50,16 +78,38 @@ def mlp(
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     previous = math.prod(input_shape)
     for number, size in enumerate((*hidden, classes), start=1):
-        add_dense(layers, number, previous, size, dropout_in if number == 1 else dropout_hidden, first=number == 1)
-        if number <= len(hidden):
+        hidden_layer = number <= len(hidden)
+        add_dense(
+            layers,
+            number,
+            previous,
+            size,
+            dropout_in if number == 1 else dropout_hidden,
+            first=number == 1,
+            normalization=normalization if hidden_layer else "batch",
+        )
+        if hidden_layer:
             layers[f"sign{number}"] = ACTIVATIONS[activation]()
         previous = size
     return nn.Sequential(layers)
 
 
 def add_dense(
-    layers: OrderedDict[str, nn.Module], number: int, inputs: int, outputs: int, dropout: float, *, first: bool = False
+    layers: OrderedDict[str, nn.Module],
+    number: int,
+    inputs: int,
+    outputs: int,
+    dropout: float,
+    *,
+    first: bool = False,
+    normalization: str = "batch",
 ) -> None:
     """Append ``dense<number>`` and ``norm<number>``."""
     layers[f"dense{number}"] = BinaryLinear(inputs, outputs, first=first, dropout=dropout)
-    layers[f"norm{number}"] = BatchNorm1d(outputs, input_scale=1 / INPUT_MAX if first else 1.0)
+    layers[f"norm{number}"] = new_normalization(normalization, outputs, first=first)
+
+
+def new_normalization(name: str, features: int, *, first: bool, images: bool = False) -> Normalization:
+    """The normalization behind a binary layer; ``first`` if that layer takes 8-bit inputs."""
+    scale = 1 / INPUT_MAX if first else 1.0
+    return NORMALIZATIONS[name][images](features, input_scale=scale)

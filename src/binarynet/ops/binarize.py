@@ -59,7 +59,10 @@ def stochastic_sign(x: Tensor, generator: torch.Generator | None = None) -> Tens
     if has_torch_function_unary(x):
         return _traced(stochastic_sign, x, generator=generator)
     _check("stochastic_sign", x)
-    noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=_noise_dtype(x))
+    if generator is None:  # in a compiled graph, torch.rand with a generator refuses sizes that vary
+        noise = torch.rand_like(x, dtype=_noise_dtype(x), memory_format=torch.contiguous_format)
+    else:
+        noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=_noise_dtype(x))
     return _ClippedStochasticSign.apply(x, noise)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from binarynet import ops
 from binarynet.errors import UsageError
 from binarynet.layers import BinaryLayer
 from binarynet.optim.latent import clip_after_step
@@ -23,7 +24,9 @@ def glorot_factor(layer: BinaryLayer) -> float:
     return math.sqrt((layer.fan_in + layer.fan_out) / 1.5)
 
 
-def parameter_groups(model: nn.Module, lr: float, *, glorot: bool = True, power: int = 1) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, *, glorot: bool = True, power: int = 1, power_of_two: bool = False
+) -> list[dict[str, Any]]:
     """Parameter groups for any optimizer of torch: latent weights by their Glorot factor, then everything else.
 
     A group's learning rate multiplies the finished step of Adam and of SGD alike, which is what the factor is for.
@@ -33,6 +36,8 @@ def parameter_groups(model: nn.Module, lr: float, *, glorot: bool = True, power:
         lr: learning rate before scaling.
         glorot: scale the rate of latent weights; False puts them all into one group with ``lr``.
         power: exponent of the factor; 1 for Adam and its kin, 2 for plain or Nesterov SGD (BinaryConnect 2.5).
+        power_of_two: round the finished scale to the nearest power of two (:func:`binarynet.ops.ap2`), which makes it
+            a shift; the paper's Torch7 programs do so for CIFAR-10 and SVHN.
 
     Returns:
         Groups with the keys ``params``, ``lr``, ``name`` ("latent ..." or "other") and ``lr_scale``
@@ -47,6 +52,8 @@ def parameter_groups(model: nn.Module, lr: float, *, glorot: bool = True, power:
     for module in model.modules():
         if isinstance(module, BinaryLayer) and module.weight.requires_grad:
             scale = glorot_factor(module) ** power if glorot else 1.0
+            if power_of_two:
+                scale = ops.ap2_value(scale)
             latent.setdefault(scale, {})[id(module.weight)] = module.weight
     taken = {key for parameters in latent.values() for key in parameters}
     groups = [
@@ -68,6 +75,7 @@ def adam(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     glorot: bool = True,
+    power_of_two: bool = False,
     clip: bool = True,
 ) -> torch.optim.Adam:
     """Adam as in the Theano setting of the paper: Glorot-scaled latent weights, clipped after each step.
@@ -78,12 +86,13 @@ def adam(
         betas: decay rates of the two moments.
         eps: added to the root of the second moment.
         glorot: scale the learning rates of latent weights.
+        power_of_two: round the Glorot factors to powers of two.
         clip: keep latent weights in [-1, 1].
 
     Raises:
         UsageError: see :func:`parameter_groups`.
     """
-    groups = parameter_groups(model, lr, glorot=glorot)
+    groups = parameter_groups(model, lr, glorot=glorot, power_of_two=power_of_two)
     on_fused_device = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     optimizer = torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=on_fused_device or None)
     if clip:

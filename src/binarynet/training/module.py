@@ -47,15 +47,17 @@ class Classifier(LightningModule):
         self._cost_sum: Tensor | float = cost_sum
         self._validation_total = Total()
 
-    def new_optimizer(self) -> torch.optim.Adam:
+    def new_optimizer(self) -> torch.optim.Optimizer:
         """The recipe's optimizer before its first step."""
         chosen = self.recipe.optimizer
-        return optim.adam(
+        new = {"adam": optim.adam, "adamax_shift": optim.shift_adamax}[chosen.name]
+        return new(
             self.network,
             chosen.learning_rate,
             betas=(chosen.beta1, chosen.beta2),
             eps=chosen.eps,
             glorot=chosen.glorot_scaling,
+            power_of_two=chosen.glorot_power_of_two,
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -66,10 +68,8 @@ class Classifier(LightningModule):
         return self.optimizer
 
     def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch (from 0), before Glorot scaling: exponential decay, per epoch."""
-        chosen = self.recipe.optimizer
-        ratio = chosen.final_learning_rate / chosen.learning_rate
-        return float(chosen.learning_rate * ratio ** (epoch / self.recipe.training.epochs))
+        """The learning rate of an epoch (from 0), before Glorot scaling."""
+        return self.recipe.optimizer.rate(epoch, self.recipe.training.epochs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         rate = self.learning_rate(self.current_epoch)

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 
 from binarynet.errors import FileFormatError
+from binarynet.optim import ShiftAdaMax
 
 _MAY_VARY = frozenset({"lr", "fused", "foreach", "capturable", "differentiable"})
 """Set anew for each batch, or a matter of how and where the same step is computed."""
 
 _MAY_LACK = frozenset({"decoupled_weight_decay"})  # torch before 2.7; without weight decay it says nothing
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-_LARGEST_COUNT = 1 << 24  # Adam counts its steps in float32, which stays there
+_NORMS: dict[type[torch.optim.Optimizer], str] = {torch.optim.Adam: "exp_avg_sq", ShiftAdaMax: "exp_inf"}
+"""Beside the momentum ``exp_avg``, what each optimizer divides it by (or by the root of it)."""
+
+_LARGEST_COUNT = 1 << 24  # both count their steps in float32, which stays there
 
 
-def check(optimizer: torch.optim.Adam, state: Any, steps: int, path: Path) -> None:
+def check(optimizer: torch.optim.Optimizer, state: Any, steps: int, path: Path) -> None:
     """Compare a state with what an optimizer as the recipe builds it would have after so many steps.
 
     Args:
@@ -43,6 +46,7 @@ def check(optimizer: torch.optim.Adam, state: Any, steps: int, path: Path) -> No
         )
     for group, wanted in zip(groups, expected, strict=True):
         _check_group(group, wanted, path)
+    norm = _NORMS[type(optimizer)]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, parameter in enumerate(parameters):
         if steps and index not in moments:
@@ -50,7 +54,7 @@ def check(optimizer: torch.optim.Adam, state: Any, steps: int, path: Path) -> No
                 f"{path}: its optimizer state lacks the moments of parameter {index}, though {steps} steps were taken"
             )
         if index in moments:
-            _check_moments(moments[index], parameter, steps, index, path)
+            _check_moments(moments[index], norm, parameter, steps, index, path)
     if unknown := [index for index in moments if type(index) is not int or not 0 <= index < len(parameters)]:
         raise FileFormatError(
             f"{path}: its optimizer state has moments of a parameter {unknown[0]!r} that is not there"
@@ -85,10 +89,10 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _check_moments(moments: Any, parameter: Tensor, steps: int, index: int, path: Path) -> None:
-    if not isinstance(moments, dict) or moments.keys() != {"step", *_MOMENTS}:
+def _check_moments(moments: Any, norm: str, parameter: Tensor, steps: int, index: int, path: Path) -> None:
+    if not isinstance(moments, dict) or moments.keys() != {"step", "exp_avg", norm}:
         raise FileFormatError(
-            f"{path}: its optimizer state of parameter {index} is not usable: expected step, {', '.join(_MOMENTS)}"
+            f"{path}: its optimizer state of parameter {index} is not usable: expected step, exp_avg, {norm}"
         )
     count = moments["step"]
     if not isinstance(count, Tensor) or count.shape != () or float(count) != min(steps, _LARGEST_COUNT):
@@ -96,7 +100,7 @@ def _check_moments(moments: Any, parameter: Tensor, steps: int, index: int, path
         raise FileFormatError(
             f"{path}: its optimizer state of parameter {index} has {given} steps, its record of progress {steps}"
         )
-    for name in _MOMENTS:
+    for name in ("exp_avg", norm):
         moment, where = moments[name], f"{path}: {name} of parameter {index} in its optimizer state"
         if not isinstance(moment, Tensor) or moment.shape != parameter.shape or moment.dtype != parameter.dtype:
             given = f"{moment.dtype} {list(moment.shape)}" if isinstance(moment, Tensor) else type(moment).__name__
@@ -107,5 +111,7 @@ def _check_moments(moments: Any, parameter: Tensor, steps: int, index: int, path
             raise FileFormatError(f"{where} is not contiguous, which binarynet never writes")
         if not bool(torch.isfinite(moment).all()):
             raise FileFormatError(f"{where} holds NaN or infinity")
-    if bool((moments["exp_avg_sq"] < 0).any()):
-        raise FileFormatError(f"{path}: exp_avg_sq of parameter {index} in its optimizer state holds negative values")
+    if bool((moments[norm] < 0).any()):
+        raise FileFormatError(f"{path}: {norm} of parameter {index} in its optimizer state holds negative values")
+    if norm == "exp_inf" and bool((moments[norm] == 0).any()):  # eps was added to every one of them
+        raise FileFormatError(f"{path}: {norm} of parameter {index} in its optimizer state holds zeros")

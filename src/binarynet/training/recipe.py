@@ -3,7 +3,7 @@
 seed = 1234
 [dataset]    name, options
 [model]      name, and the options of that architecture (``binarynet.models.options``)
-[optimizer]  learning rates, Glorot scaling, moments
+[optimizer]  which one, learning rates, Glorot scaling, moments
 [training]   epochs, batches, checkpoints, device
 """
 
@@ -56,23 +56,70 @@ class ModelSection(Section):
 
 
 class OptimizerSection(Section):
-    """Adam, with a learning rate that decays exponentially from epoch to epoch.
+    """How weights are updated, and how the learning rate falls from epoch to epoch.
 
     Attributes:
+        name: "adam" (the paper's Theano setting), or "adamax_shift" (its Torch7 setting), see
+            :class:`binarynet.optim.ShiftAdaMax`.
         learning_rate: of the first epoch.
-        final_learning_rate: what the rate decays towards: epoch e (from 0) of n has
-            ``learning_rate * (final / first) ** (e / n)``.
+        schedule: "exponential" (Theano): epoch e (from 0) of n has ``learning_rate * (final / first) ** (e / n)``.
+            "halving" (Torch7): it has ``learning_rate / 2 ** (e // halve_every)``.
+        final_learning_rate: what the rate decays towards; of the exponential schedule, which needs it.
+        halve_every: number of epochs; of the halving schedule, which needs it.
         glorot_scaling: multiply the rate of latent weights by their layer's Glorot factor.
-        beta1, beta2, eps: of Adam.
+        glorot_power_of_two: round these factors to powers of two, as the paper's CIFAR-10 and SVHN programs do.
+        beta1, beta2: decay rates of the two moments.
+        eps: added to the second moment (of Adam: to its root); 1e-8 for Adam and 2^-27 for shift-based AdaMax if
+            not given.
     """
 
-    name: Literal["adam"] = "adam"
+    name: Literal["adam", "adamax_shift"] = "adam"
     learning_rate: Positive
-    final_learning_rate: Positive
+    schedule: Literal["exponential", "halving"] = "exponential"
+    final_learning_rate: Positive | None = None
+    halve_every: Annotated[int, Field(ge=1)] | None = None
     glorot_scaling: bool = True
+    glorot_power_of_two: bool = False
     beta1: Probability = 0.9
     beta2: Probability = 0.999
     eps: Positive = 1e-8
+
+    @model_validator(mode="before")
+    @classmethod
+    def _eps_of_the_optimizer(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("name") == "adamax_shift" and "eps" not in given:
+            return {**given, "eps": 2.0**-27}
+        return given
+
+    @model_validator(mode="after")
+    def _schedule_has_its_keys(self) -> OptimizerSection:
+        needed, foreign = (
+            ("final_learning_rate", "halve_every")
+            if self.schedule == "exponential"
+            else ("halve_every", "final_learning_rate")
+        )
+        if getattr(self, needed) is None:
+            raise ValueError(f"the key 'optimizer.{needed}' is missing: optimizer.schedule {self.schedule!r} needs it")
+        if getattr(self, foreign) is not None:
+            raise ValueError(
+                f"optimizer.{foreign} has no meaning with optimizer.schedule {self.schedule!r}; leave it out"
+            )
+        if self.glorot_power_of_two and not self.glorot_scaling:
+            raise ValueError("optimizer.glorot_power_of_two has no meaning without optimizer.glorot_scaling")
+        if self.final_learning_rate is not None and self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"optimizer.final_learning_rate {self.final_learning_rate:g} must not be above "
+                f"optimizer.learning_rate {self.learning_rate:g}"
+            )
+        return self
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch (from 0) of so many, before Glorot scaling."""
+        if self.halve_every is not None:
+            return self.learning_rate * 0.5 ** (epoch // self.halve_every)
+        assert self.final_learning_rate is not None
+        ratio = self.final_learning_rate / self.learning_rate
+        return float(self.learning_rate * ratio ** (epoch / epochs))
 
 
 class TrainingSection(Section):
@@ -120,18 +167,9 @@ class Recipe(Section):
     optimizer: OptimizerSection
     training: TrainingSection
 
-    @model_validator(mode="after")
-    def _rate_must_not_grow(self) -> Recipe:
-        if self.optimizer.final_learning_rate > self.optimizer.learning_rate:
-            raise ValueError(
-                f"optimizer.final_learning_rate {self.optimizer.final_learning_rate:g} must not be above "
-                f"optimizer.learning_rate {self.optimizer.learning_rate:g}"
-            )
-        return self
-
     def to_toml(self) -> str:
-        """The recipe with every key written out; parsing it gives an equal recipe."""
-        return to_toml(self.model_dump())
+        """The recipe with every key that it has written out; parsing it gives an equal recipe."""
+        return to_toml(self.model_dump(exclude_none=True))
 
 
 def available() -> tuple[str, ...]:
