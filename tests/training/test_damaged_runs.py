@@ -209,7 +209,7 @@ def test_missing_best_weights_are_noticed_at_once(finished, stopped, tmp_path, n
     ("change", "message"),
     [
         (lambda c: c.update(epoch=77), "epoch 77"),
-        (lambda c: c.update(validation_error=0.0), "validation error 0.0"),
+        (lambda c: c.update(validation_error=c["validation_error"] / 2 + 0.001), "validation error 0."),
         (lambda c: c.update(validation_error=math.nan), "nan"),
         (lambda c: c.update(epoch=0), "epoch"),
         (lambda c: c.pop("epoch"), "does not say of which epoch it is"),
