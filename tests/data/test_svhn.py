@@ -101,7 +101,7 @@ def test_the_papers_numbers_per_class(tmp_path, monkeypatch):
 
 
 def test_the_papers_sizes():
-    """paper.md B3: train + extra 604,388, of which 6,000 validation and 598,388 training; test 26,032."""
+    """The paper's program: train + extra 604,388, of which 6,000 validation and 598,388 training; test 26,032."""
     train, extra, test = svhn.NUM_IMAGES
     assert train + extra == 604_388
     assert 10 * sum(svhn.VALIDATION_PER_CLASS) == 6_000
