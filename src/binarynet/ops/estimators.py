@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_unary
 
-from binarynet.ops.binarize import _check, _sign_with_zero_up, _traced
+from binarynet.ops.binarize import _check, _sign_with_zero_up, _traced, _UnmaskedSign
 
 _FLAT = 80.0
 """Beyond this the swish's slope is below 1e-32 of its peak, and cosh nears the end of float32."""
@@ -45,7 +45,7 @@ def identity_sign(x: Tensor) -> Tensor:
     if has_torch_function_unary(x):
         return _traced(identity_sign, x)
     _check("identity_sign", x)
-    return _IdentitySign.apply(x)  # type: ignore[no-any-return, no-untyped-call]
+    return _UnmaskedSign.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def approx_sign(x: Tensor) -> Tensor:
@@ -93,16 +93,6 @@ def swish_sign(x: Tensor, beta: float = 5.0) -> Tensor:
         return _traced(swish_sign, x, beta=beta)
     _check("swish_sign", x)
     return _SwishSign.apply(x, beta)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _IdentitySign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _sign_with_zero_up(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        return grad_outputs[0]
 
 
 class _ApproxSign(torch.autograd.Function):

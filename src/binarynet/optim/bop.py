@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from binarynet import ops
 from binarynet.errors import UsageError
+from binarynet.optim._base import ParameterwiseOptimizer
 
 
-class Bop(torch.optim.Optimizer):
+class Bop(ParameterwiseOptimizer):
     """Flips a binary weight where an exponential average of its gradients has pushed against it strongly enough.
 
     For a gradient g and the weight's sign w (+1 or -1, +1 for 0)::
@@ -53,32 +54,11 @@ class Bop(torch.optim.Optimizer):
             )
         super().__init__(params, {"threshold": threshold, "gamma": gamma})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: computes the cost anew; its result is returned.
-        """
-        cost = None
-        if closure is not None:
-            with torch.enable_grad():
-                cost = closure()
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
-                average = state["exp_avg"]
-                average.mul_(1 - group["gamma"]).add_(weight.grad, alpha=group["gamma"])
-                signs = ops.binarize_weight(weight)
-                weight.copy_(torch.where(signs * average > group["threshold"], -signs, signs))
-        return cost
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        average = state["exp_avg"]
+        average.mul_(1 - group["gamma"]).add_(gradient, alpha=group["gamma"])
+        signs = ops.binarize_weight(parameter)
+        parameter.copy_(torch.where(signs * average > group["threshold"], -signs, signs))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, overload
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from binarynet import ops
 from binarynet.errors import UsageError
+from binarynet.optim._base import ParameterwiseOptimizer
 from binarynet.optim.glorot import parameter_groups
 from binarynet.optim.latent import clip_after_step
 
@@ -20,7 +21,7 @@ PRINTED_LR = 2.0**-10
 """The learning rate as the paper prints it; its programs start with 2^-6 (MNIST, CIFAR-10) and 2^-7 (SVHN)."""
 
 
-class ShiftAdaMax(torch.optim.Optimizer):
+class ShiftAdaMax(ParameterwiseOptimizer):
     """AdaMax whose step size and normalizer are rounded to powers of two, as in the paper's Torch7 program.
 
     For a gradient g, in update t (from 1), with :func:`binarynet.ops.ap2`::
@@ -63,29 +64,6 @@ class ShiftAdaMax(torch.optim.Optimizer):
                 f"ShiftAdaMax: expected lr > 0, eps > 0 and betas in [0, 1), got lr={lr}, eps={eps}, betas={betas}"
             )
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps})
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: computes the cost anew; its result is returned.
-        """
-        cost = None
-        if closure is not None:
-            with torch.enable_grad():
-                cost = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
-        return cost
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]

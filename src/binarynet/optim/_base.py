@@ -1,0 +1,41 @@
+"""What optimizers that update one parameter after the other have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+
+class ParameterwiseOptimizer(torch.optim.Optimizer):
+    """An optimizer that says what happens to one parameter; ``step`` goes through them all."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: computes the cost anew; its result is returned.
+        """
+        cost = None
+        if closure is not None:
+            with torch.enable_grad():
+                cost = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+        return cost
+
+    @abstractmethod
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        """Update one parameter in place, with the options of its group; its state is ``self.state[parameter]``."""
