@@ -82,8 +82,8 @@ def _wait_politely() -> None:
     """Keep torch's threads from spinning for long while they wait for each other; must come before torch is loaded.
 
     GNU OpenMP spins for milliseconds by default. With another program on a core that stops the whole step: on two
-    cores with one other busy process an epoch of `mnist-mlp-1024` took over 140 s, with this limit 10 s, and on idle
-    cores it costs nothing that can be measured.
+    cores with one other busy process an epoch of `mnist-mlp-1024` took over 140 s, with this limit 10 s, and
+    undisturbed epochs took 9 to 10 s either way.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
