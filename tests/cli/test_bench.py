@@ -217,3 +217,79 @@ def test_a_missing_file_is_one_line(run, tmp_path):
 def test_milliseconds_keep_three_digits():
     given = [12_345, 123_456, 1_234_567, 12_345_678, 123_456_789, 1_234_567_890]
     assert list(map(milliseconds, given)) == ["0.0123", "0.123", "1.23", "12.3", "123", "1,235"]
+
+
+class TestTraining:
+    @pytest.fixture(autouse=True)
+    def small_networks(self, monkeypatch):
+        pytest.importorskip("torch")
+        from binarynet import models
+        from binarynet.cli import _training_bench
+
+        def build(name, **options):
+            return lambda: models.build(name, input_shape=(8, 8, 3), classes=10, **options)
+
+        networks = [
+            _training_bench.TrainingNetwork("MLP", (8, 8, 3), build("mlp", hidden=(64, 32)), (20,)),
+            _training_bench.TrainingNetwork(
+                "ConvNet", (8, 8, 3), build("convnet", blocks=[[16, 16]], dense=[32]), (10,)
+            ),
+        ]
+        monkeypatch.setattr(_training_bench, "paper_networks", lambda: networks)
+
+    def test_all_parties_are_in_every_table(self, run):
+        outcome = run("bench", "--training", "--seconds", 0)
+        assert outcome.code == 0, outcome.err
+        expected = ["binarynet", "torch, straightforward", "torch, real weights and ReLU"]
+        assert rows_of(outcome.out) == {"batch 20": expected, "batch 10": expected}
+        assert "8,480 binary weights" in outcome.out or "14,656 binary weights" in outcome.out
+
+    def test_json(self, run):
+        document = json.loads(run("bench", "--training", "--seconds", 0, "--batch", 12, "--json").out)
+        assert [network["batches"][0]["batch"] for network in document["networks"]] == [12, 12]
+        for network in document["networks"]:
+            rows = {row["name"]: row for row in network["batches"][0]["rows"]}
+            assert rows["torch, straightforward"]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+            assert rows["binarynet"]["ms"]["low"] > 0
+
+    def test_another_network_is_not_timed(self, run, monkeypatch):
+        from binarynet.cli import _straightforward
+
+        def wrong(network, **options):
+            changed = right(network, **options)
+            with torch.no_grad():
+                _straightforward.latent_weights(changed)[0][0].neg_()
+            return changed
+
+        import torch
+
+        right = _straightforward.binary
+        monkeypatch.setattr(_straightforward, "binary", wrong)
+        outcome = run("bench", "--training", "--seconds", 0)
+        assert outcome.code == 1
+        assert "do not train the same network" in outcome.err
+
+    def test_refusals(self, run, file):
+        outcome = run("bench", file, "--training")
+        assert outcome.code == 2
+        assert "leave out" in outcome.err
+        outcome = run("bench", "--compiled")
+        assert outcome.code == 2
+        assert "--training" in outcome.err
+
+
+def test_straightforward_gradients_are_those_of_the_layers():
+    torch = pytest.importorskip("torch")
+    from binarynet import models, optim
+    from binarynet.cli import _straightforward
+    from binarynet.training.loss import squared_hinge
+
+    torch.manual_seed(1)
+    ours = models.build("convnet", input_shape=(8, 8, 3), classes=10, blocks=[[16, 16]], dense=[32])
+    images, labels = torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8), torch.arange(30) % 10
+    squared_hinge(ours(images), labels).backward()
+    for compilable in (False, True):
+        plain = _straightforward.binary(ours, compilable=compilable)
+        squared_hinge(plain(images), labels).backward()
+        for mine, theirs in zip(optim.latent_weights(ours), _straightforward.latent_weights(plain), strict=True):
+            torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-3, atol=1e-6)

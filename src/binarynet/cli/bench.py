@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from binarynet.analysis import Spread
     from binarynet.cli._benching import BatchResult, NetworkResult
+    from binarynet.cli._training_bench import TrainingResult
 
 MAX_BATCH = 65536
 
@@ -28,6 +29,13 @@ _NOTES = (
     "rounds; range: fastest and slowest round; faster: median of the ratios within each round. binarynet gets 8-bit "
     "images, and the call from Python is included; the others get float32 input ready made, and run the same layers "
     "with real weights and ReLU. cold caches: emptied before each call."
+)
+
+_TRAINING_NOTES = (
+    "One step is forward pass, cost, backward pass, update and clipping, on a batch that is there already. All take "
+    "turns in one run; the first steps of a turn are not timed. time: {clock} of a step, median over the rounds; "
+    "range: fastest and slowest round; faster: median of the ratios within each round. straightforward: the same step "
+    "in plain torch (sign as an autograd.Function, Adam(fused=True), clamp_), its cost compared with ours first."
 )
 
 
@@ -44,10 +52,23 @@ def bench(
     seconds: Annotated[
         float, typer.Option(min=0.0, metavar="S", help="About how long to measure for each table.")
     ] = 3.0,
+    training: Annotated[
+        bool, typer.Option("--training", help="Time the training step of the paper's networks instead.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="With --training: torch.compile as well (compiling takes minutes).")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure the speed on this machine, side by side with torch and onnxruntime where they are installed."""
     batches = parse_batches(batch) if batch is not None else None
+    if training:
+        if model is not None:
+            raise UsageError(f"--training times the paper's networks, not a packed one; leave out {model}")
+        _bench_training(batches, threads, seconds, compiled, json)
+        return
+    if compiled:
+        raise UsageError("--compiled belongs to --training")
     if model is not None:
         from binarynet.cli._networks import require_file
 
@@ -74,6 +95,41 @@ def bench(
     else:
         console.print()
         console.print(Text(_NOTES.format(clock=fair_clock(threads)[1]), style="dim"), width=min(console.width, 100))
+
+
+def _bench_training(batches: tuple[int, ...] | None, threads: int, seconds: float, compiled: bool, json: bool) -> None:
+    from binarynet.cli.train import wait_politely
+
+    wait_politely()
+    from binarynet.analysis import fair_clock
+    from binarynet.cli import _training_bench
+    from binarynet.cli._benching import shown
+    from binarynet.cli.info import collect
+
+    machine = collect() | {"load": load()}
+    warn_if_busy(machine, threads)
+    console, notes = stdout(), stderr()
+    results: list[TrainingResult] = []
+    if not json:
+        _print_processor(console, machine, threads)
+        console.print(Text(f"binarynet {machine['version']}, torch {machine['libraries']['torch']}"), soft_wrap=True)
+    for network in _training_bench.paper_networks():
+        with shown(notes, notes.is_terminal) as progress:
+            result = _training_bench.measure(network, batches or network.batches, threads, seconds, compiled, progress)
+        results.append(result)
+        if not json:
+            console.print()
+            console.print(Text(f"{network.name}, {result.weights:,} binary weights", style="bold"), soft_wrap=True)
+            for batch in result.batches:
+                console.print()
+                _print_batch(console, batch)
+    if json:
+        print_json(training_to_dict(machine, results, threads, seconds))
+    else:
+        console.print()
+        console.print(
+            Text(_TRAINING_NOTES.format(clock=fair_clock(threads)[1]), style="dim"), width=min(console.width, 100)
+        )
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -113,14 +169,8 @@ def warn_if_busy(machine: dict[str, Any], threads: int) -> None:
 
 def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int, seconds: float) -> dict[str, Any]:
     """Everything that was measured, as plain JSON values; times in milliseconds."""
-    from binarynet.analysis import fair_clock
-
-    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines")
     return {
-        "machine": {key: machine[key] for key in keys if key in machine},
-        "threads": threads,
-        "clock": fair_clock(threads)[1],
-        "seconds": seconds,
+        **_conditions(machine, threads, seconds),
         "absent": [asdict(absence) for absence in results[0].absent],
         "networks": [
             {
@@ -133,6 +183,35 @@ def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int,
             }
             for result in results
         ],
+    }
+
+
+def training_to_dict(
+    machine: dict[str, Any], results: list[TrainingResult], threads: int, seconds: float
+) -> dict[str, Any]:
+    """Everything that `--training` measured, as plain JSON values; times in milliseconds."""
+    return {
+        **_conditions(machine, threads, seconds),
+        "networks": [
+            {
+                "name": result.network.name,
+                "weights": result.weights,
+                "batches": [_batch_dict(batch) for batch in result.batches],
+            }
+            for result in results
+        ],
+    }
+
+
+def _conditions(machine: dict[str, Any], threads: int, seconds: float) -> dict[str, Any]:
+    from binarynet.analysis import fair_clock
+
+    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines")
+    return {
+        "machine": {key: machine[key] for key in keys if key in machine},
+        "threads": threads,
+        "clock": fair_clock(threads)[1],
+        "seconds": seconds,
     }
 
 
@@ -155,11 +234,15 @@ def _batch_dict(result: BatchResult) -> dict[str, Any]:
     }
 
 
-def _print_machine(console: Console, machine: dict[str, Any], result: NetworkResult, threads: int) -> None:
+def _print_processor(console: Console, machine: dict[str, Any], threads: int) -> None:
     plural = "" if threads == 1 else "s"
     console.print(
         Text(f"{machine['processor']}, {machine['cores']} cores; {threads} thread{plural} for everyone"), soft_wrap=True
     )
+
+
+def _print_machine(console: Console, machine: dict[str, Any], result: NetworkResult, threads: int) -> None:
+    _print_processor(console, machine, threads)
     libraries = (f"binarynet {machine['version']}", *result.libraries, machine["python"])
     console.print(Text(", ".join(libraries)), soft_wrap=True)
     absences = [(absence.name, absence.why) for absence in result.absent]

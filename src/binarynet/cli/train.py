@@ -52,7 +52,7 @@ def train(
 
     Without RECIPE the recipes are listed (or, with --resume --out, that run goes on by its own recipe).
     """
-    _wait_politely()
+    wait_politely()
     from binarynet.training import recipe as recipes
 
     if recipe is None and not (resume and out is not None):
@@ -78,7 +78,7 @@ def train(
         _show(result)
 
 
-def _wait_politely() -> None:
+def wait_politely() -> None:
     """Keep torch's threads from spinning for long while they wait for each other; must come before torch is loaded.
 
     GNU OpenMP spins for milliseconds by default. With another program on a core that stops the whole step: on two

@@ -1,0 +1,162 @@
+"""The measuring behind `binarynet bench --training`: one training step of the paper's networks, ours and others'."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from binarynet import models, optim
+from binarynet.analysis import Party, fair_clock, time_interleaved
+from binarynet.cli import _straightforward
+from binarynet.cli._benching import BatchResult, Row
+from binarynet.cli._peers_torch import threads
+from binarynet.errors import VerificationError
+from binarynet.training.loss import squared_hinge
+
+LEARNING_RATE = 1e-3
+TOLERANCE = 1e-3
+"""Largest relative difference between the costs of the first step: a normalized value next to 0 may round to the other
+side, and then its sign differs."""
+
+BASELINE = "torch, straightforward"
+
+
+@dataclass(frozen=True)
+class TrainingNetwork:
+    """A network whose training step is timed; ``batches`` are those it is measured at by default."""
+
+    name: str
+    input_shape: tuple[int, int, int]
+    build: Callable[[], nn.Module]
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """One network's results; ``weights`` is the number of its binary weights."""
+
+    network: TrainingNetwork
+    weights: int
+    batches: tuple[BatchResult, ...]
+
+
+def paper_networks() -> list[TrainingNetwork]:
+    """The paper's MNIST and CIFAR-10 networks in the Theano setting, without dropout."""
+    mnist, cifar = (28, 28, 1), (32, 32, 3)
+    return [
+        TrainingNetwork(
+            "MLP 784-4096-4096-4096-10: the paper's for MNIST",
+            mnist,
+            lambda: models.build("mlp", input_shape=mnist, classes=10, hidden=(4096, 4096, 4096)),
+            (100,),
+        ),
+        TrainingNetwork(
+            "ConvNet 2x128-2x256-2x512-2x1024-10: the paper's for CIFAR-10",
+            cifar,
+            lambda: models.build("convnet", input_shape=cifar, classes=10),
+            (50,),
+        ),
+    ]
+
+
+def measure(
+    network: TrainingNetwork,
+    batches: Sequence[int],
+    num_threads: int,
+    seconds: float,
+    compiled: bool,
+    progress: Callable[[str], None] = lambda _: None,
+) -> TrainingResult:
+    """Time one training step (forward, cost, backward, update, clipping) of all parties, in turns.
+
+    Raises:
+        VerificationError: ours and the straightforward step do not compute the same cost.
+    """
+    results = []
+    weights = 0
+    with threads(num_threads), torch.random.fork_rng():
+        torch.manual_seed(0)
+        for batch in batches:
+            ours = network.build()
+            weights = sum(weight.numel() for weight in optim.latent_weights(ours))
+            images = torch.randint(0, 256, (batch, *_channels_first(network.input_shape)), dtype=torch.uint8)
+            labels = torch.arange(batch) % 10
+            steps = _steps(ours, images, labels, compiled)
+            _check(steps, progress)
+            timings = time_interleaved(
+                [Party(name, step) for name, step in steps.items()],
+                seconds,
+                clock=fair_clock(num_threads)[0],
+                progress=functools.partial(_tell, progress, batch),
+            )
+            baseline = next(timing for timing in timings if timing.name == BASELINE)
+            rows = tuple(
+                Row(timing.name, timing.name.startswith("binarynet"), timing, timing.speedup_over(baseline))
+                for timing in timings
+            )
+            results.append(BatchResult(batch, cold=False, rows=rows, baseline=BASELINE))
+    return TrainingResult(network, weights, tuple(results))
+
+
+def _channels_first(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    height, width, channels = shape
+    return channels, height, width
+
+
+def _tell(progress: Callable[[str], None], batch: int, name: str) -> None:
+    progress(f"training step, batch {batch}: {name}")
+
+
+def _steps(ours: nn.Module, images: Tensor, labels: Tensor, compiled: bool) -> dict[str, Callable[[], Tensor]]:
+    """Party to its training step, which returns the cost. All binary ones start from the same weights."""
+    plain = _straightforward.binary(ours)
+    parties: dict[str, tuple[Callable[[Tensor], Tensor], torch.optim.Optimizer]] = {}
+    if compiled:
+        compilable = _straightforward.binary(ours, compilable=True)
+        parties["torch.compile, straightforward"] = torch.compile(compilable), _plain_adam(compilable)
+    real = _straightforward.real(ours)
+    parties["torch, real weights and ReLU"] = real, _plain_adam(real, clip=False)
+    parties = {
+        "binarynet": (ours, optim.adam(ours, LEARNING_RATE, glorot=False)),
+        BASELINE: (plain, _plain_adam(plain)),
+        **parties,
+    }
+    return {
+        name: functools.partial(_step, module, optimizer, images, labels)
+        for name, (module, optimizer) in parties.items()
+    }
+
+
+def _plain_adam(network: nn.Sequential, clip: bool = True) -> torch.optim.Adam:
+    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
+    if clip:
+        weights = _straightforward.latent_weights(network)
+        optimizer.register_step_post_hook(lambda *_: optim.clip_latent_weights(weights))
+    return optimizer
+
+
+def _step(
+    module: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> Tensor:
+    optimizer.zero_grad()
+    cost = squared_hinge(module(images), labels)
+    cost.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return cost.detach()
+
+
+def _check(steps: dict[str, Callable[[], Tensor]], progress: Callable[[str], None]) -> None:
+    """VerificationError unless all binary parties' first steps have the same cost."""
+    progress("comparing the first steps")
+    costs = {name: float(step()) for name, step in steps.items() if "real weights" not in name}
+    expected = costs[BASELINE]
+    for name, cost in costs.items():
+        if not abs(cost - expected) <= TOLERANCE * abs(expected):
+            raise VerificationError(
+                f"{name}: the first step's cost is {cost:.6g}, but {expected:.6g} in {BASELINE}: they do not train "
+                "the same network"
+            )
