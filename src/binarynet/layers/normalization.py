@@ -8,12 +8,13 @@ rounded once. That expression is what the packed network's integer thresholds ar
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from binarynet.errors import NonFiniteError, ShapeError, UsageError
+from binarynet.layers import _synchronized
 
 
 class Normalization(nn.Module, ABC):
@@ -25,6 +26,10 @@ class Normalization(nn.Module, ABC):
         running_mean: averaged batch mean of ``x * input_scale``, starts at 0.
         running_inv_std: averaged inverse standard deviation of ``x * input_scale``, starts at 1. It is the inverse
             that is averaged, not the variance, as in the paper's programs.
+        synchronize: in training mode, and where torch.distributed runs on several processes, take the statistics and
+            their gradients over the joined batch of all of them; True unless set to False.
+        process_group: which processes; None, as at first, for all. They may hold batches of different sizes; each
+            must call the layer equally often.
     """
 
     num_dimensions: ClassVar[int]
@@ -46,6 +51,8 @@ class Normalization(nn.Module, ABC):
         self.eps = eps
         self.momentum = momentum
         self.input_scale = input_scale
+        self.synchronize = True
+        self.process_group: Any = None
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -95,12 +102,22 @@ class Normalization(nn.Module, ABC):
     def _normalize_batch(self, x: Tensor) -> Tensor:
         """Normalize by the statistics of this batch, and average them into the running ones."""
 
+    def _joins_processes(self) -> bool:
+        return self.synchronize and _synchronized.world_size(self.process_group) > 1
+
     def _check_batch(self, x: Tensor) -> None:
-        if x.numel() // self.num_features < 2:
+        least = 1 if self._joins_processes() else 2
+        if x.numel() // self.num_features < least:
             raise UsageError(
-                f"{type(self).__name__}: batch statistics need at least 2 values per channel, got {list(x.shape)}; "
-                "use larger batches, or call eval() first"
+                f"{type(self).__name__}: batch statistics need at least {least} values per channel, "
+                f"got {list(x.shape)}; use larger batches, or call eval() first"
             )
+
+    @torch.no_grad()
+    def _average(self, mean: Tensor, inv_std: Tensor) -> None:
+        """Take a batch's statistics of ``x * input_scale`` into the running ones."""
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_inv_std.lerp_(inv_std.to(self.running_inv_std.dtype), self.momentum)
 
     def extra_repr(self) -> str:
         scale = f", input_scale={self.input_scale:g}" if self.input_scale != 1 else ""
@@ -137,12 +154,13 @@ class _BatchNorm(Normalization):
         self._check_batch(x)
         # With z = s*x: (z - mean z) / sqrt(var z + eps) = (x - mean x) / sqrt(var x + eps / s^2).
         s = self.input_scale
-        y, mean, inv_std = torch.native_batch_norm(
-            x, self.weight, self.bias, None, None, True, self.momentum, self.eps / (s * s)
-        )
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype) * s, self.momentum)
-            self.running_inv_std.lerp_(inv_std.detach().to(self.running_inv_std.dtype) / s, self.momentum)
+        eps = self.eps / (s * s)
+        if self._joins_processes():
+            y, mean, inv_std = _synchronized.batch_norm(x, self.weight, self.bias, eps, self.process_group)
+        else:
+            y, mean, inv_std = torch.native_batch_norm(x, self.weight, self.bias, None, None, True, self.momentum, eps)
+        dtype = self.running_mean.dtype
+        self._average(mean.detach().to(dtype) * s, inv_std.detach().to(dtype) / s)
         return y
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from binarynet import ops
+from binarynet.layers import _synchronized
 from binarynet.layers.normalization import Normalization
 
 
@@ -65,13 +66,15 @@ class _ShiftBatchNorm(Normalization):
 
     def _normalize_batch(self, x: Tensor) -> Tensor:
         self._check_batch(x)
-        y, mean, inv_std = _ShiftNormalize.apply(  # type: ignore[no-untyped-call]
-            x * self.input_scale, self.weight, self.bias, self.eps
-        )
-        with torch.no_grad():
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-            self.running_inv_std.lerp_(inv_std.to(self.running_inv_std.dtype), self.momentum)
-        return y  # type: ignore[no-any-return]
+        z = x * self.input_scale
+        if self._joins_processes():
+            y, mean, inv_std = _synchronized.shift_batch_norm(z, self.weight, self.bias, self.eps, self.process_group)
+        else:
+            y, mean, inv_std = _ShiftNormalize.apply(  # type: ignore[no-untyped-call]
+                z, self.weight, self.bias, self.eps
+            )
+        self._average(mean, inv_std)
+        return y
 
 
 class ShiftBatchNorm1d(_ShiftBatchNorm):
