@@ -85,10 +85,11 @@ EXPORTS = {
         REFERENCE Difference Engine Model Prediction Session Source ValueCheck Verification check_engine engines load
         verify""",
     "binarynet.ops": """
-        ap2 ap2_value approx_sign binarize_weight identity_sign round_to_ap2 sign stochastic_sign swish_sign""",
+        ap2 ap2_value approx_sign binarize_weight drop identity_sign noise_key random_words round_to_ap2 sign
+        stochastic_sign stochastic_weight swish_sign""",
     "binarynet.layers": """
-        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear Estimator Normalization ShiftBatchNorm1d
-        ShiftBatchNorm2d Sign StochasticSign""",
+        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear Estimator NoisyLayer Normalization
+        ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights set_noise_key""",
     "binarynet.optim": """
         Bop PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor latent_weights
         parameter_groups shift_adamax""",

@@ -48,8 +48,10 @@ def test_layer_names_and_order():
         ("convnet", (4, 4, 1), {"blocks": [[2]], "dense": []}),
     ],
 )
-def test_networks_run_in_both_modes(name, shape, options, activation, normalization):
+@pytest.mark.parametrize("weights", ["sign", "stochastic_sign"])
+def test_networks_run_in_both_modes(name, shape, options, activation, normalization, weights):
     chosen = {"activation": activation, "normalization": normalization, "dropout_in": 0.2, "dropout_hidden": 0.5}
+    chosen["weights"] = weights
     model = models.build(name, input_shape=shape, classes=4, **chosen, **options)
     height, width, channels = shape
     images = torch.randint(0, 256, (6, channels, height, width), dtype=torch.uint8)

@@ -5,7 +5,8 @@ Block order is the paper's: binary layer, max-pooling, normalization, sign. torc
 """
 
 from binarynet.layers.activation import Estimator, Sign, StochasticSign
-from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear
+from binarynet.layers.binary import BinaryConv2d, BinaryLayer, BinaryLinear, Weights
+from binarynet.layers.noise import NoisyLayer, set_noise_key
 from binarynet.layers.normalization import BatchNorm1d, BatchNorm2d, Normalization
 from binarynet.layers.shift_normalization import ShiftBatchNorm1d, ShiftBatchNorm2d
 
@@ -20,9 +21,12 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "Estimator",
+    "NoisyLayer",
     "Normalization",
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
     "Sign",
     "StochasticSign",
+    "Weights",
+    "set_noise_key",
 ]

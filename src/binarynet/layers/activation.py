@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from binarynet import ops
 from binarynet.errors import UsageError
+from binarynet.layers.noise import NoisyLayer
 
 Estimator = Literal["clipped", "identity", "approx", "swish"]
 """What stands in for the derivative of the sign."""
@@ -47,13 +48,13 @@ class Sign(nn.Module):
         return "" if self.estimator == "clipped" else f"estimator={self.estimator!r}"
 
 
-class StochasticSign(nn.Module):
+class StochasticSign(NoisyLayer):
     """:func:`binarynet.ops.stochastic_sign` in training mode, :func:`binarynet.ops.sign` in evaluation mode.
 
-    The Torch7 runs of the paper train with it (arXiv 1602.02830, section 2). The noise comes from torch's global
-    generator.
+    The Torch7 runs of the paper train with it (arXiv 1602.02830, section 2). The noise is that of
+    :func:`binarynet.layers.set_noise_key`, or of torch's global generator.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Float tensor of any shape to +1 / -1 of the same shape and dtype."""
-        return ops.stochastic_sign(x) if self.training else ops.sign(x)
+        return ops.stochastic_sign(x, key=self.next_noise_key(x.device)) if self.training else ops.sign(x)

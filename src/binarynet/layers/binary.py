@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
+from binarynet.layers.noise import NoisyLayer
 
 IntOrPair = int | tuple[int, int]
+Weights = Literal["sign", "stochastic_sign"]
+"""How latent weights become binary in training mode; in evaluation mode they are signs either way."""
 
 
-class BinaryLayer(nn.Module):
+class BinaryLayer(NoisyLayer):
     """Base of the binary layers.
 
     Attributes:
@@ -31,22 +35,27 @@ class BinaryLayer(nn.Module):
         fan_out: ``kernel_area * out_channels``; both enter the Glorot factor of ``binarynet.optim``.
         first: the layer takes uint8 images instead of +-1.
         dropout: probability with which an operand is masked to 0 in training mode.
+        weights: "sign", or "stochastic_sign": in training mode, every forward pass draws +1 with probability
+            ``clip((w + 1) / 2, 0, 1)``, and its backward pass uses the same ones.
     """
 
     weight: nn.Parameter
 
-    def __init__(self, weight_shape: tuple[int, ...], *, first: bool, dropout: float) -> None:
+    def __init__(self, weight_shape: tuple[int, ...], *, first: bool, dropout: float, weights: Weights) -> None:
         super().__init__()
         out_channels, in_channels, *kernel = weight_shape
         if min(weight_shape) < 1:
             raise UsageError(f"{type(self).__name__}: sizes must be at least 1, got weights {list(weight_shape)}")
         if not 0 <= dropout < 1:
             raise UsageError(f"{type(self).__name__}: dropout must be in [0, 1), got {dropout}")
+        if weights not in get_args(Weights):
+            raise UsageError(f"{type(self).__name__}: weights must be one of {get_args(Weights)}, got {weights!r}")
         area = math.prod(kernel)
         self.fan_in = in_channels * area
         self.fan_out = out_channels * area
         self.first = first
         self.dropout = float(dropout)
+        self.weights = weights
         self._check_bound()
         self.weight = nn.Parameter(torch.empty(weight_shape))
         self.reset_parameters()
@@ -57,7 +66,13 @@ class BinaryLayer(nn.Module):
             self.weight.uniform_(-1, 1)
 
     def binary_weight(self) -> Tensor:
-        """The weights as they enter products: +1 / -1, float32, shape of ``weight``; differentiable."""
+        """The weights as they enter products: +1 / -1, float32, shape of ``weight``; differentiable.
+
+        Stochastic ones are drawn anew by every call in training mode.
+        """
+        if self.training and self.weights == "stochastic_sign":
+            key = self.next_noise_key(self.weight.device)
+            return ops.stochastic_weight(self.weight, key=key).to(self._dtype)
         return ops.binarize_weight(self.weight).to(self._dtype)
 
     @property
@@ -96,7 +111,7 @@ class BinaryLayer(nn.Module):
                 "put a Sign before it, or give first=True if it takes 8-bit images"
             )
         if self.training and self.dropout > 0:
-            x = x * (torch.rand_like(x) >= self.dropout)
+            x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
         return x
 
     def _rescale(self, sums: Tensor) -> Tensor:
@@ -107,7 +122,8 @@ class BinaryLayer(nn.Module):
 
     def _options(self) -> str:
         first = ", first=True" if self.first else ""
-        return first + (f", dropout={self.dropout:g}" if self.dropout else "")
+        dropout = f", dropout={self.dropout:g}" if self.dropout else ""
+        return first + dropout + (f", weights={self.weights!r}" if self.weights != "sign" else "")
 
 
 class BinaryLinear(BinaryLayer):
@@ -122,14 +138,23 @@ class BinaryLinear(BinaryLayer):
         first: take uint8 ``u`` and compute with the odd integers ``2u - 255``. The normalization that follows
             wants ``input_scale=1/255``.
         dropout: in training mode, mask each operand to 0 with this probability.
+        weights: "sign", or "stochastic_sign" in training mode, see :class:`BinaryLayer`.
 
     Raises:
-        UsageError: sizes below 1, dropout outside [0, 1), or a fan-in whose sums float32 cannot hold.
+        UsageError: sizes below 1, dropout outside [0, 1), other weights, or a fan-in whose sums float32 cannot hold.
         ShapeError: (in forward) wrong shape or dtype of the input.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, first: bool = False, dropout: float = 0.0) -> None:
-        super().__init__((out_features, in_features), first=first, dropout=dropout)
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        first: bool = False,
+        dropout: float = 0.0,
+        weights: Weights = "sign",
+    ) -> None:
+        super().__init__((out_features, in_features), first=first, dropout=dropout, weights=weights)
         self.in_features = in_features
         self.out_features = out_features
 
@@ -161,6 +186,7 @@ class BinaryConv2d(BinaryLayer):
         padding: int, (vertical, horizontal), or "same" (odd kernels at stride 1); smaller than the kernel.
         first: take uint8 ``u`` and compute with ``2u - 255``.
         dropout: in training mode, mask each operand to 0 with this probability.
+        weights: "sign", or "stochastic_sign" in training mode, see :class:`BinaryLayer`.
 
     Raises:
         UsageError: sizes out of range, "same" where it has no exact meaning, or a fan-in whose sums float32 cannot
@@ -178,9 +204,10 @@ class BinaryConv2d(BinaryLayer):
         padding: IntOrPair | str = 0,
         first: bool = False,
         dropout: float = 0.0,
+        weights: Weights = "sign",
     ) -> None:
         kernel = _pair(kernel_size)
-        super().__init__((out_channels, in_channels, *kernel), first=first, dropout=dropout)
+        super().__init__((out_channels, in_channels, *kernel), first=first, dropout=dropout, weights=weights)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel

@@ -373,6 +373,9 @@ class _Lowering:
     def random_sign(self, node: fx.Node) -> _Stored:
         raise self.refuse(node, "is random in eval mode too; use binarynet.layers.StochasticSign")
 
+    def random_drop(self, node: fx.Node) -> _Stored:
+        raise self.refuse(node, "drops in eval mode too; give the binary layer dropout=, or use nn.Dropout")
+
     def dropout(self, node: fx.Node) -> Any:
         given = dict(zip(("input", "p", "training"), node.args, strict=False)) | dict(node.kwargs)
         if given.get("training", True):
@@ -473,6 +476,7 @@ _FUNCTIONS: dict[Any, Callable[[_Lowering, fx.Node], Any]] = {
     ops.approx_sign: _Lowering.sign,
     ops.swish_sign: _Lowering.sign,
     ops.stochastic_sign: _Lowering.random_sign,
+    ops.drop: _Lowering.random_drop,
     torch.flatten: _Lowering.flatten_function,
     F.max_pool2d: _Lowering.max_pool_function,
     torch.max_pool2d: _Lowering.max_pool_function,

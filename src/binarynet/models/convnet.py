@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from binarynet.errors import UsageError
-from binarynet.layers import BinaryConv2d
+from binarynet.layers import BinaryConv2d, Weights
 from binarynet.models._registry import register
 from binarynet.models.mlp import ACTIVATIONS, Activation, NormalizationName, add_dense, new_normalization
 
@@ -24,6 +24,7 @@ def convnet(
     dropout_hidden: float = 0.0,
     activation: Activation = "sign",
     normalization: NormalizationName = "batch",
+    weights: Weights = "sign",
 ) -> nn.Sequential:
     """Blocks of "same" convolutions, each block closed by 2 x 2 max-pooling, then dense layers.
 
@@ -43,6 +44,7 @@ def convnet(
         activation: "sign"; "stochastic_sign" as in the paper's Torch7 setting; "identity_sign", "approx_sign" or
             "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
         normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
+        weights: of every layer in training mode: "sign", or "stochastic_sign", drawn anew in every forward pass.
 
     Raises:
         UsageError: an option out of range, or images too small for so many poolings.
@@ -70,6 +72,7 @@ def convnet(
                 padding="same",
                 first=first,
                 dropout=dropout_in if first else dropout_hidden,
+                weights=weights,
             )
             if position == len(block):
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
@@ -81,8 +84,8 @@ def convnet(
     inputs = height * width * channels
     for size in dense:
         number += 1
-        add_dense(layers, number, inputs, size, dropout_hidden, normalization=normalization)
+        add_dense(layers, number, inputs, size, dropout_hidden, normalization=normalization, weights=weights)
         layers[f"sign{number}"] = ACTIVATIONS[activation]()
         inputs = size
-    add_dense(layers, number + 1, inputs, classes, dropout_hidden)  # scores stay real
+    add_dense(layers, number + 1, inputs, classes, dropout_hidden, weights=weights)  # scores stay real
     return nn.Sequential(layers)

@@ -21,6 +21,7 @@ from binarynet.layers import (
     ShiftBatchNorm2d,
     Sign,
     StochasticSign,
+    Weights,
 )
 from binarynet.models._registry import register
 
@@ -54,6 +55,7 @@ def mlp(
     dropout_hidden: float = 0.0,
     activation: Activation = "sign",
     normalization: NormalizationName = "batch",
+    weights: Weights = "sign",
 ) -> nn.Sequential:
     """Flatten, then a binary layer, normalization and sign per hidden size, and a normalized output layer.
 
@@ -69,6 +71,7 @@ def mlp(
         activation: "sign"; "stochastic_sign" as in the paper's Torch7 setting; "identity_sign", "approx_sign" or
             "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
         normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
+        weights: of every layer in training mode: "sign", or "stochastic_sign", drawn anew in every forward pass.
 
     Raises:
         UsageError: an option out of range.
@@ -87,6 +90,7 @@ def mlp(
             dropout_in if number == 1 else dropout_hidden,
             first=number == 1,
             normalization=normalization if hidden_layer else "batch",
+            weights=weights,
         )
         if hidden_layer:
             layers[f"sign{number}"] = ACTIVATIONS[activation]()
@@ -103,9 +107,10 @@ def add_dense(
     *,
     first: bool = False,
     normalization: str = "batch",
+    weights: Weights = "sign",
 ) -> None:
     """Append ``dense<number>`` and ``norm<number>``."""
-    layers[f"dense{number}"] = BinaryLinear(inputs, outputs, first=first, dropout=dropout)
+    layers[f"dense{number}"] = BinaryLinear(inputs, outputs, first=first, dropout=dropout, weights=weights)
     layers[f"norm{number}"] = new_normalization(normalization, outputs, first=first)
 
 

@@ -1,7 +1,8 @@
-"""Binarization as pure torch functions, with straight-through estimators of its gradient, and powers of two."""
+"""Binarization with straight-through estimators of its gradient, its noise, and powers of two."""
 
-from binarynet.ops.binarize import binarize_weight, sign, stochastic_sign
+from binarynet.ops.binarize import binarize_weight, sign, stochastic_sign, stochastic_weight
 from binarynet.ops.estimators import approx_sign, identity_sign, swish_sign
+from binarynet.ops.noise import drop, noise_key, random_words
 from binarynet.ops.powers import ap2, ap2_value, round_to_ap2
 
 __all__ = [
@@ -9,9 +10,13 @@ __all__ = [
     "ap2_value",
     "approx_sign",
     "binarize_weight",
+    "drop",
     "identity_sign",
+    "noise_key",
+    "random_words",
     "round_to_ap2",
     "sign",
     "stochastic_sign",
+    "stochastic_weight",
     "swish_sign",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from binarynet.errors import NonFiniteError, ShapeError
+from binarynet.ops import noise
 
 
 def sign(x: Tensor) -> Tensor:
@@ -40,30 +41,30 @@ def sign(x: Tensor) -> Tensor:
     return _ClippedSign.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def stochastic_sign(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def stochastic_sign(x: Tensor, generator: torch.Generator | None = None, *, key: Tensor | None = None) -> Tensor:
     """+1 with probability ``clip((x + 1) / 2, 0, 1)``, else -1 (eq. 2); the gradient is that of :func:`sign`.
 
-    At ``x >= 1`` the result is always +1, at ``x <= -1`` always -1.
+    At ``x >= 1`` the result is always +1, at ``x <= -1`` always -1. The probability is right to 2^-23. The noise is
+    that of a key (:mod:`binarynet.ops.noise`): the same key and shape give the same noise on every device.
 
     Args:
         x: float tensor, any shape.
-        generator: source of the noise, on the device of ``x``; torch's global generator by default.
+        generator: what the key is drawn from; by default torch's global generator of x's device.
+        key: int64 with one element on x's device, see :func:`binarynet.ops.noise_key`; instead of a generator.
 
     Returns:
         +1 / -1, same shape and dtype.
 
     Raises:
-        ShapeError: ``x`` is not a float tensor.
+        ShapeError: ``x`` is not a float tensor, or the key no key.
+        UsageError: both a generator and a key.
         NonFiniteError: ``x`` holds NaN, and anomaly detection is on.
     """
     if has_torch_function_unary(x):
-        return _traced(stochastic_sign, x, generator=generator)
+        return _traced(stochastic_sign, x, generator=generator, key=key)
     _check("stochastic_sign", x)
-    if generator is None:  # in a compiled graph, torch.rand with a generator refuses sizes that vary
-        noise = torch.rand_like(x, dtype=_noise_dtype(x), memory_format=torch.contiguous_format)
-    else:
-        noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=_noise_dtype(x))
-    return _ClippedStochasticSign.apply(x, noise)  # type: ignore[no-any-return, no-untyped-call]
+    key = noise.chosen_key("stochastic_sign", x, key, generator)
+    return _ClippedStochasticSign.apply(x, key)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def binarize_weight(weight: Tensor) -> Tensor:
@@ -88,6 +89,31 @@ def binarize_weight(weight: Tensor) -> Tensor:
     return _UnmaskedSign.apply(weight)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def stochastic_weight(weight: Tensor, generator: torch.Generator | None = None, *, key: Tensor | None = None) -> Tensor:
+    """+1 with probability ``clip((w + 1) / 2, 0, 1)``, else -1; the gradient goes to the latent weight unchanged.
+
+    Stochastic weights as the paper defines them (section 1.1): binary. (Its Torch7 program subtracts the noise and
+    then leaves out the sign, so that its stochastic weights are real numbers; off by default there.)
+
+    Args:
+        weight: float tensor, any shape.
+        generator, key: where the noise comes from, see :func:`stochastic_sign`.
+
+    Returns:
+        +1 / -1, same shape and dtype.
+
+    Raises:
+        ShapeError: ``weight`` is not a float tensor, or the key no key.
+        UsageError: both a generator and a key.
+        NonFiniteError: ``weight`` holds NaN, and anomaly detection is on.
+    """
+    if has_torch_function_unary(weight):
+        return _traced(stochastic_weight, weight, generator=generator, key=key)
+    _check("stochastic_weight", weight)
+    key = noise.chosen_key("stochastic_weight", weight, key, generator)
+    return _UnmaskedStochasticSign.apply(weight, key)  # type: ignore[no-any-return, no-untyped-call]
+
+
 class _ClippedSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -102,15 +128,24 @@ class _ClippedSign(torch.autograd.Function):
 
 class _ClippedStochasticSign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, noise: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, key: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        probability = ((x.to(noise.dtype) + 1) / 2).clamp(0, 1)
-        return (noise < probability).to(x.dtype).mul_(2).sub_(1)
+        return noise.random_sign(x, key)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return _inside_window(grad_outputs[0], x), None
+
+
+class _UnmaskedStochasticSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, key: Tensor) -> Tensor:
+        return noise.random_sign(weight, key)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0], None
 
 
 class _UnmaskedSign(torch.autograd.Function):
@@ -130,10 +165,6 @@ def _inside_window(gradient: Tensor, x: Tensor) -> Tensor:
 def _sign_with_zero_up(x: Tensor) -> Tensor:
     # Three vectorized passes: {-1, 0, 1} + 0.5 = {-0.5, 0.5, 1.5}. On the CPU, torch.where takes nine times as long.
     return x.sign().add_(0.5).sign_()
-
-
-def _noise_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _traced(function: Any, x: Tensor, **options: Any) -> Tensor:

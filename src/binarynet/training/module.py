@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from binarynet import optim
 from binarynet.errors import NonFiniteError
+from binarynet.layers import set_noise_key
 from binarynet.training import optimizer_state as optimizer_states
 from binarynet.training.batches import Batch
 from binarynet.training.evaluation import Evaluation, Total
@@ -78,7 +79,8 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed = derive(self.recipe.seed, Purpose.STEP, self.current_epoch, batch.step, self.global_rank)
-        seed_torch(seed, self.device)
+        seed_torch(seed, self.device)  # for modules of torch and of the user
+        set_noise_key(self.network, seed)
         cost = squared_hinge(self._run(batch.images), batch.labels)
         seen = cost.detach()
         self._cost_sum = self._cost_sum + seen.double()

@@ -1,0 +1,152 @@
+"""Noise by counting: the same key gives the same random numbers on every device, and nothing has a state.
+
+The generator is Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3",
+doi 10.1145/2063384.2063405), which passes the statistical batteries of TestU01 for keys and counters that merely
+count. Element i, in the order of C whatever the tensor's memory layout, takes word ``i % 4`` of block ``i // 4``;
+the block's number is the counter (its upper 64 bits are 0), and the key is 64 bits wide. All of it is integer
+arithmetic, so that threads, devices and compilers cannot change a bit.
+
+A decision with probability p takes the word's upper 24 bits with the last of them set: an odd integer n in
+``1 .. 2^24 - 1``. It compares n with ``p * 2^24``, which is right to 2^-24 and symmetric about 1/2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from binarynet.errors import ShapeError, UsageError
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def noise_key(number: int, device: torch.device | str | None = None) -> Tensor:
+    """A key from an integer of which the lowest 64 bits count: int64 ``[]``."""
+    number %= 1 << 64
+    return torch.tensor(number - (1 << 64) if number >> 63 else number, dtype=torch.int64, device=device)
+
+
+def draw_noise_key(device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """A key from a generator of torch, the global one of the device by default: int64 ``[]``."""
+    if generator is None:  # a compiled graph takes no generator, not even None, where sizes vary
+        return torch.randint(2**63 - 1, (), device=device, dtype=torch.int64)
+    return torch.randint(2**63 - 1, (), device=device, dtype=torch.int64, generator=generator)
+
+
+def random_words(key: Tensor, count: int) -> Tensor:
+    """The first ``count`` words of a key: int64 ``[count]``, values 0 to 2^32 - 1, on the key's device.
+
+    Args:
+        key: int64, one element.
+        count: how many.
+
+    Raises:
+        ShapeError: ``key`` is something else.
+    """
+    _check_key("random_words", key)
+    block = torch.arange((count + 3) // 4, device=key.device, dtype=torch.int64)
+    key, zero = key.reshape(()), torch.zeros_like(block)
+    words = _philox((block & _WORD, block >> 32, zero, zero), (key & _WORD, (key >> 32) & _WORD))
+    return torch.stack(words, 1).flatten()[:count]
+
+
+def _philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Ten rounds; counter and result are four words, a key is two, each an int64 from 0 to 2^32 - 1."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for number in range(_ROUNDS):
+        if number:
+            k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+    return c0, c1, c2, c3
+
+
+def random_sign(x: Tensor, key: Tensor) -> Tensor:
+    """+1 with probability ``clip((x + 1) / 2, 0, 1)``, else -1; NaN stays. No gradient of its own.
+
+    The odd integer n (see above) is compared with ``(x + 1) * 2^23``, in float32, or in float64 for float64.
+    """
+    wide = x if x.dtype == torch.float64 else x.float()
+    drawn = torch.where(_odd(key, x).to(wide.dtype) < (wide + 1) * 2.0**23, 1.0, -1.0).to(x.dtype)
+    return torch.where(torch.isnan(x), x, drawn)
+
+
+def drop(x: Tensor, probability: float, key: Tensor | None = None) -> Tensor:
+    """0 with the given probability, else x: dropout without its rescaling, so that integers stay integers.
+
+    The gradient is dropped where x was. A dropped infinity or NaN gives 0.
+
+    Args:
+        x: float tensor, any shape.
+        probability: in [0, 1], taken to a multiple of 2^-23.
+        key: what noise, int64 with one element (:func:`noise_key`); by default drawn from torch's global generator.
+
+    Returns:
+        Same shape and dtype.
+
+    Raises:
+        ShapeError: ``x`` is not a float tensor, or the key no key.
+        UsageError: ``probability`` is none.
+    """
+    if has_torch_function_unary(x):
+        result: Tensor = handle_torch_function(drop, (x,), x, probability, key=key)
+        return result
+    if not x.is_floating_point():
+        raise ShapeError(f"drop: expected a float tensor, got {x.dtype} {list(x.shape)}; convert it first")
+    if not 0 <= probability <= 1:
+        raise UsageError(f"drop: expected a probability, got {probability}")
+    return _Drop.apply(x, probability, chosen_key("drop", x, key, None))  # type: ignore[no-any-return, no-untyped-call]
+
+
+def chosen_key(name: str, x: Tensor, key: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    """The key that a caller of ``name`` gave, checked, or a new one for the device of x."""
+    if key is None:
+        return draw_noise_key(x.device, generator)
+    if generator is not None:
+        raise UsageError(f"{name}: give a key or a generator, not both")
+    _check_key(name, key)
+    if key.device != x.device:
+        raise ShapeError(f"{name}: the key is on {key.device}, the values are on {x.device}; put it there, too")
+    return key
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float, key: Tensor) -> Tensor:
+        ctx.save_for_backward(key)
+        ctx.probability = probability
+        return _dropped(x, probability, key)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (key,) = ctx.saved_tensors
+        return _dropped(grad_outputs[0], ctx.probability, key), None, None
+
+
+def _dropped(x: Tensor, probability: float, key: Tensor) -> Tensor:
+    return torch.where(_odd(key, x) >= math.ceil(probability * 2**24), x, 0)
+
+
+def _odd(key: Tensor, like: Tensor) -> Tensor:
+    """An odd integer in 1 .. 2^24 - 1 for each element: int64, in the shape of ``like``."""
+    return (random_words(key, like.numel()).view(like.shape) >> 8) | 1
+
+
+def _multiply(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """The upper and the lower word of a product of two words, by way of halves: int64 must not overflow."""
+    below = (word & 0xFFFF) * factor
+    above = (word >> 16) * factor + (below >> 16)
+    return above >> 16, ((above & 0xFFFF) << 16) | (below & 0xFFFF)
+
+
+def _check_key(name: str, key: Tensor) -> None:
+    if key.dtype != torch.int64 or key.numel() != 1:
+        raise ShapeError(f"{name}: expected a key of int64 with one element, got {key.dtype} {list(key.shape)}")
