@@ -93,7 +93,7 @@ EXPORTS = {
     "binarynet.optim": """
         Bop PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor latent_weights
         parameter_groups shift_adamax""",
-    "binarynet.models": "available build convnet mlp options register",
+    "binarynet.models": "available build convnet mlp options register register_network",
 }
 
 

@@ -15,16 +15,39 @@ def binary_weights(model):
 @pytest.mark.parametrize(
     ("name", "shape", "options", "count"),
     [
-        ("convnet", (32, 32, 3), {}, 14_022_016),
-        ("convnet", (32, 32, 3), {"blocks": [[64, 64], [128, 128], [256, 256]]}, 6_397_632),
-        ("mlp", (28, 28, 1), {"hidden": [4096] * 3}, 36_806_656),
-        ("mlp", (28, 28, 1), {"hidden": [2048] * 3}, 10_014_720),
+        ("mnist-mlp-4096", (28, 28, 1), {"hidden": [4096] * 3}, 36_806_656),
+        ("mnist-mlp-2048", (28, 28, 1), {"hidden": [2048] * 3}, 10_014_720),
+        (
+            "cifar10-convnet",
+            (32, 32, 3),
+            {"blocks": [[128, 128], [256, 256], [512, 512]], "dense": [1024, 1024]},
+            14_022_016,
+        ),
+        (
+            "svhn-convnet",
+            (32, 32, 3),
+            {"blocks": [[64, 64], [128, 128], [256, 256]], "dense": [1024, 1024]},
+            6_397_632,
+        ),
     ],
 )
-def test_the_papers_networks_have_the_papers_weight_counts(name, shape, options, count):
+def test_the_papers_networks_have_the_papers_sizes(name, shape, options, count):
+    """Written out here once more (arXiv 1602.02830, sections 2.1 to 2.4)."""
+    architecture = "mlp" if "hidden" in options else "convnet"
     with torch.device("meta"):
-        model = models.build(name, input_shape=shape, classes=10, **options)
-    assert binary_weights(model) == count
+        named = models.build(name, input_shape=shape, classes=10)
+        written = models.build(architecture, input_shape=shape, classes=10, **options)
+    assert binary_weights(named) == count
+    assert str(named) == str(written)
+
+
+def test_a_named_network_still_has_all_options():
+    chosen = {"hidden": [5, 4], "activation": "stochastic_sign", "normalization": "shift", "dropout_hidden": 0.5}
+    named = models.build("mnist-mlp-4096", input_shape=(2, 2, 1), classes=3, **chosen)
+    assert str(named) == str(models.build("mlp", input_shape=(2, 2, 1), classes=3, **chosen))
+    assert models.options("mnist-mlp-4096").keys() == models.options("mlp").keys()
+    assert models.options("mnist-mlp-2048")["hidden"].default == (2048, 2048, 2048)
+    assert models.options("mlp")["hidden"].default == (1024, 1024, 1024)
 
 
 def test_layer_names_and_order():
@@ -85,13 +108,20 @@ def test_dropout_reaches_the_layers_that_it_names():
 
 def test_what_is_refused():
     with pytest.raises(
-        UsageError, match=r"unknown architecture 'mpl' \(did you mean 'mlp'\?\); there are convnet, mlp"
+        UsageError, match=r"unknown architecture 'mpl' \(did you mean 'mlp'\?\); there are cifar10-convnet, conv"
     ):
         models.build("mpl", input_shape=(1, 1, 4), classes=2)
     with pytest.raises(UsageError, match=r"mlp has no option 'hiden' \(did you mean 'hidden'\?\); it has hidden, drop"):
         models.build("mlp", input_shape=(1, 1, 4), classes=2, hiden=[3])
+    with pytest.raises(UsageError, match="mnist-mlp-2048 has no option 'blocks'; it has hidden"):
+        models.build("mnist-mlp-2048", input_shape=(1, 1, 4), classes=2, blocks=[[3]])
     with pytest.raises(UsageError, match="already an architecture named 'mlp'"):
         models.register(models.mlp)
+    with pytest.raises(UsageError, match="already an architecture named 'svhn-convnet'"):
+        models.register_network("svhn-convnet", "convnet")
+    with pytest.raises(UsageError, match="mlp has no option 'blocks'"):
+        models.register_network("mine", "mlp", blocks=[[3]])
+    assert "mine" not in models.available()
     with pytest.raises(UsageError, match="3 poolings need images of at least 8 x 8 pixels, got 7 x 9"):
         models.build("convnet", input_shape=(7, 9, 1), classes=2)
     with pytest.raises(UsageError, match="every block needs at least one convolution"):

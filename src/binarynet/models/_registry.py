@@ -1,10 +1,14 @@
-"""The registry of architectures: a builder function per name, its keyword arguments being the options."""
+"""The registry of architectures and of networks by name.
+
+An architecture is a builder function, whose keyword arguments are its options. A network by name is an architecture
+with other defaults: every option of it can still be chosen.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from torch import nn
@@ -14,6 +18,8 @@ from binarynet.errors import UsageError
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
 _builders: dict[str, Callable[..., nn.Module]] = {}
+_defaults: dict[str, dict[str, Any]] = {}
+"""Of networks by name: what differs from the architecture's own defaults."""
 
 
 def register(builder: Builder) -> Builder:
@@ -22,11 +28,25 @@ def register(builder: Builder) -> Builder:
     The function takes ``input_shape`` (height, width, channels) and ``classes`` (their number) first, then the
     architecture's options.
     """
-    name = builder.__name__
+    _add(builder.__name__, builder)
+    return builder
+
+
+def register_network(name: str, architecture: str, **defaults: Any) -> None:
+    """Give an architecture with these defaults a name of its own.
+
+    Raises:
+        UsageError: the name is taken, or the architecture or one of its options is unknown.
+    """
+    _check_options(architecture, defaults)
+    _add(name, _builder(architecture))
+    _defaults[name] = {**_defaults.get(architecture, {}), **defaults}
+
+
+def _add(name: str, builder: Callable[..., nn.Module]) -> None:
     if name in _builders:
         raise UsageError(f"there is already an architecture named {name!r}")
     _builders[name] = builder
-    return builder
 
 
 def available() -> tuple[str, ...]:
@@ -41,7 +61,12 @@ def options(name: str) -> dict[str, inspect.Parameter]:
         UsageError: unknown name.
     """
     parameters = inspect.signature(_builder(name), eval_str=True).parameters
-    return {key: value for key, value in parameters.items() if key not in ("input_shape", "classes")}
+    defaults = _defaults.get(name, {})
+    return {
+        key: parameter.replace(default=defaults.get(key, parameter.default))
+        for key, parameter in parameters.items()
+        if key not in ("input_shape", "classes")
+    }
 
 
 def build(name: str, *, input_shape: tuple[int, int, int], classes: int, **chosen: Any) -> nn.Module:
@@ -56,11 +81,15 @@ def build(name: str, *, input_shape: tuple[int, int, int], classes: int, **chose
     Raises:
         UsageError: unknown name or option.
     """
+    _check_options(name, chosen)
+    return _builder(name)(input_shape=input_shape, classes=classes, **{**_defaults.get(name, {}), **chosen})
+
+
+def _check_options(name: str, chosen: Iterable[str]) -> None:
     known = options(name)
     for key in chosen:
         if key not in known:
             raise UsageError(f"{name} has no option {key!r}{_nearest(key, known)}; it has {', '.join(known)}")
-    return _builder(name)(input_shape=input_shape, classes=classes, **chosen)
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
@@ -70,6 +99,6 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     return _builders[name]
 
 
-def _nearest(given: str, known: Any) -> str:
+def _nearest(given: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(given, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
