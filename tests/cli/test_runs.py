@@ -100,7 +100,7 @@ def test_train_without_a_recipe_lists_them(run):
     result = run("train")
     assert result.code == 0
     assert "digits-mlp " in result.out
-    assert "mnist-mlp-1024 " in result.out
+    assert "mnist-theano-quick " in result.out
 
 
 @pytest.mark.parametrize(

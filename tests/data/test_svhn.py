@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from binarynet.data import load, status, svhn
-from binarynet.errors import DataError
+from binarynet.data import load, load_like, status, svhn
+from binarynet.errors import DataError, UsageError
 
 TRAIN, EXTRA, TEST = [file.name for file in svhn.FILES]
 
@@ -201,7 +201,7 @@ def test_download_into_the_cache_then_no_more(tmp_path, web, monkeypatch):
 
 
 def test_nothing_to_download_from():
-    with pytest.raises(DataError, match=r"svhn: not found in .* Get the three files \(train_32x32\.mat, .*--data or"):
+    with pytest.raises(DataError, match=r"svhn: not found in .* Get the files \(train_32x32\.mat, .*--data or"):
         load("svhn")
 
 
@@ -216,3 +216,36 @@ def test_status(tmp_path):
     found = status(tmp_path)[-1]
     assert (found.ready, found.detail) == (True, "checksums DIFFER from the published ones")
     assert [file.check for file in found.files] == ["published", "published", "differs"]
+
+
+def test_without_the_extra_file(tmp_path):
+    write(tmp_path)
+    (tmp_path / EXTRA).unlink()
+    with pytest.raises(DataError, match=r"it lacks extra_32x32\.mat; put .* \(or train without it: dataset.opt"):
+        load("svhn", tmp_path)
+    data = load("svhn", tmp_path, extra=False)
+    assert data.notes == (f"without {EXTRA}: training and validation are of {TRAIN} alone", NOTES[0], NOTES[2])
+    train, validation = split_by_hand(TRAIN, 1)
+    np.testing.assert_array_equal(data.train.images, PARTS[TRAIN][0][train])
+    np.testing.assert_array_equal(data.validation.labels, PARTS[TRAIN][1][validation])
+    assert len(data.test) == 12
+    assert load_like("svhn", svhn.POLICY, tmp_path, {"extra": False}).notes == data.notes
+    write(tmp_path)
+    np.testing.assert_array_equal(load("svhn", tmp_path, extra=False).train.images, data.train.images)
+
+
+def test_without_the_extra_file_it_is_not_downloaded(tmp_path, monkeypatch, web):
+    root, address = web
+    monkeypatch.setattr(svhn, "MIRRORS", (address,))
+    write(root)
+    (root / EXTRA).unlink()
+    assert len(load("svhn", extra=False).train) == 20
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / EXTRA).write_bytes(CONTENTS[EXTRA])
+    with pytest.raises(DataError, match=r"other holds 1 of its 3 files, it lacks train_32x32\.mat, test_32x32\.mat"):
+        load("svhn", tmp_path / "other", extra=False)
+
+
+def test_extra_is_true_or_false(tmp_path):
+    with pytest.raises(UsageError, match="extra must be true or false, got 'no'"):
+        load("svhn", write(tmp_path), extra="no")

@@ -54,12 +54,20 @@ def load_data(model: Model, path: Path, wanted: str | None, data_dir: Path | Non
             f"{path}: was trained on {name}, which is not found from here; say where the data are: --dataset PATH"
         )
     with refusals_explained(model.network, path):
-        dataset = load_like(name, policy_of(model.network), data_dir)
+        dataset = load_like(name, policy_of(model.network), data_dir, None if wanted else _options(model))
     if model.classes and dataset.classes != model.classes:
         raise DataError(
             f"{dataset.name}: its classes ({_some(dataset.classes)}) are not those of {path} ({_some(model.classes)})"
         )
     return dataset
+
+
+def _options(model: Model) -> dict[str, Any]:
+    """Of the data set, as the file says that the network was trained on it; empty where it does not say so."""
+    found: Any = model.network.provenance
+    for key in ("recipe", "dataset", "options"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def measure(model: Model, split: Split) -> Score:

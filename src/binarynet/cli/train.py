@@ -32,7 +32,7 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change the recipe, e.g. training.epochs=5; as often as you like.",
+            help="Change the recipe, e.g. training.epochs=5; KEY=none leaves a key out; as often as you like.",
             show_default=False,
         ),
     ] = None,
@@ -82,7 +82,7 @@ def wait_politely() -> None:
     """Keep torch's threads from spinning for long while they wait for each other; must come before torch is loaded.
 
     GNU OpenMP spins for milliseconds by default. With another program on a core that stops the whole step: on two
-    cores with one other busy process an epoch of `mnist-mlp-1024` took over 140 s, with this limit 10 s, and
+    cores with one other busy process an epoch of `mnist-theano-quick` took over 140 s, with this limit 10 s, and
     undisturbed epochs took 9 to 10 s either way.
     """
     if "OMP_WAIT_POLICY" not in os.environ:

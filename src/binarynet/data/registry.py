@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -74,25 +74,33 @@ def is_there(name_or_path: str | PathLike[str], data_dir: str | PathLike[str] | 
 
 
 def load_like(
-    name_or_path: str | PathLike[str], policy: ImagePolicy, data_dir: str | PathLike[str] | None = None
+    name_or_path: str | PathLike[str],
+    policy: ImagePolicy,
+    data_dir: str | PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """:func:`load`, for a network that exists: pictures of the user's own are brought to its size and colours.
+
+    Args:
+        name_or_path, data_dir: see :func:`load`.
+        policy: how pictures become the network's input.
+        options: of a data set with a name, as the network was trained on it; of a folder, the policy says them.
 
     Raises:
         DataError: as :func:`load`, or the data set's images do not have the policy's shape.
     """
     name = str(name_or_path)
-    options: dict[str, Any] = {}
+    chosen = dict(options or {}) if name in _SOURCES else {}
     if name not in _SOURCES and _find_path(name, data_dir).is_dir():
         if policy.channels not in (1, 3):
             raise DataError(f"{name}: holds pictures, but the network takes {policy.channels} channels")
-        options = {
+        chosen = {
             "image_size": (policy.height, policy.width),
             "colour": "grey" if policy.channels == 1 else "rgb",
             "resize": policy.resize,
             "background": policy.background,
         }
-    dataset = load(name, data_dir, **options)
+    dataset = load(name, data_dir, **chosen)
     if dataset.policy.shape != policy.shape:
         raise DataError(
             f"{name}: its images are {list(dataset.policy.shape)}, the network takes {list(policy.shape)} "

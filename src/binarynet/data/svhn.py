@@ -22,7 +22,7 @@ from binarynet.data._mat import read_mat
 from binarynet.data.dataset import Dataset, Images, Labels, Split
 from binarynet.data.images import ImagePolicy
 from binarynet.data.status import Check, DatasetStatus, FileStatus
-from binarynet.errors import DataError
+from binarynet.errors import DataError, UsageError
 
 SUMMARY = "house numbers, 32 x 32 colour, 10 classes, 598,388 / 6,000 / 26,032"
 CLASSES = tuple("0123456789")
@@ -56,12 +56,17 @@ VALIDATION_PER_CLASS = (400, 200)
 _COPY_IMAGES = 4096
 
 
-def load(data_dir: str | PathLike[str] | None = None) -> Dataset:
+def load(data_dir: str | PathLike[str] | None = None, *, extra: bool = True) -> Dataset:
     """Load SVHN from ``data_dir``, ``BINARYNET_DATA`` or the cache, else download it (1.6 GB) into the cache.
 
     Files in the user's own folders may differ from the published ones, which then is a note of the data set. Of a train
     or extra file with another number of pictures, validation takes a share in proportion (at least one of each class).
     The published files need about 4 GB of memory while they are read, 2 GB afterwards.
+
+    Args:
+        data_dir: where to look first.
+        extra: take the extra file, as the paper does; without it (0.25 GB to download) 69,257 pictures are for training
+            and 4,000 for validation, and a note says so.
 
     Returns:
         Images uint8 ``[n, 32, 32, 3]`` (RGB); labels are the digits. Train and validation have the pictures of the
@@ -69,10 +74,14 @@ def load(data_dir: str | PathLike[str] | None = None) -> Dataset:
 
     Raises:
         DataError: files missing and not to be downloaded, damaged, or of the wrong shape.
+        UsageError: ``extra`` is not a bool.
     """
-    found, place = _locate(data_dir)
-    notes: list[str] = []
-    for file in FILES:
+    if not isinstance(extra, bool):
+        raise UsageError(f"svhn: extra must be true or false, got {extra!r}")
+    files = FILES if extra else (FILES[0], FILES[2])
+    found, place = _locate(data_dir, files)
+    notes = [] if extra else [f"without {FILES[1].name}: training and validation are of {FILES[0].name} alone"]
+    for file in files:
         path = found[file.name]
         if place.origin != "cache" and (sha256 := file_sha256(path)) != file.sha256:
             notes.append(f"{path}: differs from the published {file.name} (sha256 {sha256[:16]}...)")
@@ -130,27 +139,29 @@ def _files_in(directory: Path) -> dict[str, Path]:
     return {file.name: directory / file.name for file in FILES if (directory / file.name).is_file()}
 
 
-def _locate(data_dir: str | PathLike[str] | None) -> tuple[dict[str, Path], Place]:
+def _locate(data_dir: str | PathLike[str] | None, files: tuple[PublishedFile, ...]) -> tuple[dict[str, Path], Place]:
     searched = places("svhn", data_dir)
     for place in searched:
-        found = _files_in(place.directory)
-        if len(found) == len(FILES):
-            if place.origin != "cache" or all(file_sha256(found[file.name]) == file.sha256 for file in FILES):
+        held = _files_in(place.directory)
+        found = {file.name: held[file.name] for file in files if file.name in held}
+        if len(found) == len(files):
+            if place.origin != "cache" or all(file_sha256(found[file.name]) == file.sha256 for file in files):
                 return found, place
-        elif found and place.origin != "cache":
-            missing = [file.name for file in FILES if file.name not in found]
+        elif held and place.origin != "cache":
+            missing = [file.name for file in files if file.name not in held]
+            without = " (or train without it: dataset.options.extra=false)" if missing == [FILES[1].name] else ""
             raise DataError(
-                f"svhn: {place.directory} holds {len(found)} of its {len(FILES)} files, "
-                f"it lacks {', '.join(missing)}; put all of them into one folder"
+                f"svhn: {place.directory} holds {len(held)} of its {len(FILES)} files, "
+                f"it lacks {', '.join(missing)}; put all of them into one folder{without}"
             )
     cache = searched[-1]
     try:
-        return {file.name: download(file, MIRRORS, cache.directory) for file in FILES}, cache
+        return {file.name: download(file, MIRRORS, cache.directory) for file in files}, cache
     except DataError as error:
         raise DataError(
             f"svhn: not found in {', '.join(str(place.directory) for place in searched)}; {error}. "
-            f"Get the three files ({', '.join(file.name for file in FILES)}) and name their folder with --data or "
-            f"{DATA_VARIABLE}"
+            f"Get the files ({', '.join(file.name for file in files)}) and name their folder with --data "
+            f"or {DATA_VARIABLE}"
         ) from error
 
 
@@ -187,9 +198,11 @@ def _digits(y: npt.NDArray[np.generic], path: Path) -> Labels:
 
 
 def _training(found: dict[str, Path], notes: list[str]) -> tuple[Split, Split]:
-    """Train and validation, of the train and the extra file."""
+    """Train and validation, of the train and (where it was found) the extra file."""
     files, chosen = [], []
     for file, published, per_class in zip(FILES, NUM_IMAGES, VALIDATION_PER_CLASS, strict=False):
+        if file.name not in found:
+            continue
         pictures = _Pictures(found[file.name])
         count = len(pictures.labels)
         if count != published:

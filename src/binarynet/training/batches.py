@@ -10,7 +10,8 @@ from torch import Tensor
 
 from binarynet.data import Split
 from binarynet.errors import UsageError
-from binarynet.training.randomness import permutation
+from binarynet.training.augmentation import Augmentation
+from binarynet.training.randomness import Purpose, derive, permutation
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,7 @@ class TrainingBatches:
         rank, world_size: this process among all; each step takes ``batch_size * world_size`` consecutive samples
             of the epoch's permutation, and each process its share of them.
         first_epoch, first_step: where the run starts.
+        augmentation: changes the images of each batch; None leaves them as they are.
 
     Raises:
         UsageError: the split does not fill a single batch, or batches that no training can use would result.
@@ -62,6 +64,7 @@ class TrainingBatches:
         world_size: int = 1,
         first_epoch: int = 0,
         first_step: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         count, per_step = len(split), batch_size * world_size
         if drop_last and count < per_step:
@@ -81,6 +84,7 @@ class TrainingBatches:
         self._rank = rank
         self._world_size = world_size
         self._first = (first_epoch, first_step)
+        self._augmentation = augmentation
         self.num_steps = count // per_step if drop_last else -(-count // per_step)
         self.epoch = first_epoch
 
@@ -91,7 +95,12 @@ class TrainingBatches:
         for step in range(first_step if self.epoch == first_epoch else 0, self.num_steps):
             start = step * per_step + self._rank * self._batch_size
             chosen = order[start : start + self._batch_size]
-            yield Batch(step, self._images.index_select(0, chosen), self._labels.index_select(0, chosen))
+            images = self._images.index_select(0, chosen)
+            if self._augmentation is not None:
+                images = self._augmentation(
+                    images, derive(self._seed, Purpose.AUGMENTATION, self.epoch, step, self._rank)
+                )
+            yield Batch(step, images, self._labels.index_select(0, chosen))
 
 
 class EvaluationBatches:

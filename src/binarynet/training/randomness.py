@@ -18,6 +18,7 @@ class Purpose(enum.IntEnum):
     INITIAL_WEIGHTS = 1
     SHUFFLE = 2
     STEP = 3
+    AUGMENTATION = 4
 
 
 def derive(seed: int, purpose: Purpose, *place: int) -> int:

@@ -1,10 +1,11 @@
 """Recipes: what to train, on what, and how, as TOML; every key and value is checked, and none is ignored.
 
 seed = 1234
-[dataset]    name, options
-[model]      name, and the options of that architecture (``binarynet.models.options``)
-[optimizer]  which one, learning rates, Glorot scaling, moments
-[training]   epochs, batches, checkpoints, device
+[dataset]       name, options
+[augmentation]  random flips and crops of training images
+[model]         name, and the options of that architecture (``binarynet.models.options``)
+[optimizer]     which one, learning rates, Glorot scaling, moments
+[training]      epochs, batches, checkpoints, device
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from binarynet import models
 from binarynet.errors import RecipeError
-from binarynet.training._recipe_text import describe, nearest, parse_value, to_toml
+from binarynet.training import _overrides
+from binarynet.training._overrides import SCHEDULE_KEYS
+from binarynet.training._recipe_text import describe, nearest, to_toml
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -93,16 +96,14 @@ class OptimizerSection(Section):
 
     @model_validator(mode="after")
     def _schedule_has_its_keys(self) -> OptimizerSection:
-        needed, foreign = (
-            ("final_learning_rate", "halve_every")
-            if self.schedule == "exponential"
-            else ("halve_every", "final_learning_rate")
-        )
+        needed = SCHEDULE_KEYS[self.schedule]
+        (foreign,) = set(SCHEDULE_KEYS.values()) - {needed}
         if getattr(self, needed) is None:
             raise ValueError(f"the key 'optimizer.{needed}' is missing: optimizer.schedule {self.schedule!r} needs it")
         if getattr(self, foreign) is not None:
             raise ValueError(
-                f"optimizer.{foreign} has no meaning with optimizer.schedule {self.schedule!r}; leave it out"
+                f"optimizer.{foreign} has no meaning with optimizer.schedule {self.schedule!r}; leave it out "
+                f"(as an override: optimizer.{foreign}=none)"
             )
         if self.glorot_power_of_two and not self.glorot_scaling:
             raise ValueError("optimizer.glorot_power_of_two has no meaning without optimizer.glorot_scaling")
@@ -149,6 +150,27 @@ class TrainingSection(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
+class AugmentationSection(Section):
+    """Random changes of training images, drawn from seed, epoch, step and rank; all off by default, as in the paper.
+
+    Attributes:
+        flip: mirror each image left to right with probability 1/2.
+        crop_padding: put so many pixels around each image and cut its size out again at a random place; 0 is off.
+        crop_fill: the byte that those pixels have. No byte stands for 0 (the network sees 2u - 255, which is odd);
+            128 stands for +1, 1/255 of the paper's scale. Take 0 for drawings on black.
+    """
+
+    flip: bool = False
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    crop_fill: Annotated[int, Field(ge=0, le=255)] = 128
+
+    @model_validator(mode="after")
+    def _fill_needs_padding(self) -> AugmentationSection:
+        if self.crop_fill != 128 and not self.crop_padding:
+            raise ValueError("augmentation.crop_fill has no meaning without augmentation.crop_padding")
+        return self
+
+
 class Recipe(Section):
     """A complete, checked recipe. Made by :func:`load` or :func:`parse`.
 
@@ -156,13 +178,14 @@ class Recipe(Section):
         name: names the run's directory.
         description: one line for a reader.
         seed: root of all randomness.
-        dataset, model, optimizer, training: see their classes.
+        dataset, augmentation, model, optimizer, training: see their classes.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1234
     dataset: DatasetSection
+    augmentation: AugmentationSection = AugmentationSection()
     model: ModelSection
     optimizer: OptimizerSection
     training: TrainingSection
@@ -183,7 +206,8 @@ def load(recipe: str | PathLike[str] | Recipe, overrides: Iterable[str] = ()) ->
     Args:
         recipe: a name of :func:`available`, the path of a ``.toml`` file, or a recipe.
         overrides: texts ``key=value`` with dotted keys, e.g. ``training.epochs=5``; the value is TOML, or else a
-            plain string.
+            plain string. ``key=none`` leaves the key out, so that its default holds. Another
+            ``optimizer.schedule`` or ``model.name`` needs no such thing for the keys of the one it replaces.
 
     Raises:
         RecipeError: no such recipe, not TOML, or a wrong key or value (named, with what is allowed).
@@ -197,8 +221,7 @@ def load(recipe: str | PathLike[str] | Recipe, overrides: Iterable[str] = ()) ->
         except tomllib.TOMLDecodeError as error:
             raise RecipeError(f"{origin}: not valid TOML: {error}") from None
         raw.setdefault("name", stem)
-    for override in overrides:
-        _apply(raw, override)
+    _overrides.apply(raw, overrides)
     return parse(raw, origin)
 
 
@@ -230,24 +253,16 @@ def _schema(model_name: str) -> type[Recipe]:
     fields: dict[str, Any] = {}
     for key, option in models.options(model_name).items():
         annotation: Any = Probability if key.startswith("dropout") else option.annotation
-        default = list(option.default) if isinstance(option.default, tuple) else option.default
+        default = _as_lists(option.default)
         fields[key] = (annotation, ... if default is option.empty else default)
     fields["name"] = (Literal[model_name], ...)
     section = create_model("ModelSection", __base__=ModelSection, **fields)
     return create_model("Recipe", __base__=Recipe, model=(section, ...))
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise RecipeError(f"override {override!r}: expected key=value with a dotted key, e.g. training.epochs=5")
-    table = raw
-    for part in path[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise RecipeError(f"override {override!r}: {part} is a value, not a table")
-    table[path[-1]] = parse_value(text.strip())
+def _as_lists(value: Any) -> Any:
+    """Tuples of tuples as TOML has them."""
+    return [_as_lists(entry) for entry in value] if isinstance(value, tuple) else value
 
 
 def _read(recipe: str | PathLike[str]) -> tuple[str, str, str]:

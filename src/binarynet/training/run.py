@@ -21,7 +21,7 @@ from binarynet import data
 from binarynet.data import Dataset
 from binarynet.errors import BackendUnavailableError, BinaryNetError, DataError, FileFormatError, UsageError
 from binarynet.files import write_whole
-from binarynet.training import checkpoint, curves, display, memory, optimizer_state, provenance
+from binarynet.training import augmentation, checkpoint, curves, display, memory, optimizer_state, provenance
 from binarynet.training import recipe as recipes
 from binarynet.training.batches import EvaluationBatches, TrainingBatches
 from binarynet.training.evaluation import Evaluation, evaluate
@@ -177,6 +177,7 @@ class _Job:
             drop_last=recipe.training.drop_last,
             first_epoch=progress.epoch,
             first_step=progress.step,
+            augmentation=augmentation.of_recipe(recipe, dataset.policy.shape),
         )
         if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
             raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
@@ -249,6 +250,7 @@ class _Job:
             "recipe": self.recipe.name,
             "seed": self.recipe.seed,
             "dataset": provenance.describe_dataset(self.dataset),
+            "augmentation": self.recipe.augmentation.model_dump(),
             "network": provenance.describe_network(self.module.network),
             "versions": provenance.versions(),
             "machine": None,
