@@ -55,6 +55,52 @@ def test_every_float64_neighbour_of_every_boundary():
     assert same(ops.ap2(torch.from_numpy(values)), expected)
 
 
+@pytest.mark.parametrize("exponent", [0, 1, 127, 254])
+def test_every_mantissa_of_an_exponent(exponent):
+    """In float64, in which the square of a float32 is exact. Exponent 0 are the subnormals."""
+    bits = np.arange(1 if exponent == 0 else 0, 1 << 23, dtype=np.int32) | np.int32(exponent << 23)
+    values = bits.view(np.float32)
+    mantissa, power = np.frexp(values.astype(np.float64))
+    expected = np.ldexp(1.0, np.where(mantissa * mantissa > 0.5, power, power - 1))
+    with np.errstate(over="ignore"):
+        expected = expected.astype(np.float32)
+    for sign in (1, -1):
+        assert np.array_equal(ops.round_to_ap2(torch.from_numpy(sign * values)).numpy(), sign * expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nan_keeps_its_bits(dtype):
+    integer, width = {torch.float32: (torch.int32, 32), torch.float64: (torch.int64, 64)}[dtype]
+    largest = (1 << (width - 1)) - 1
+    quiet = 1 << (22 if width == 32 else 51)
+    infinity = torch.tensor(math.inf, dtype=dtype).view(integer).item()
+    bits = torch.tensor([infinity + quiet, infinity + quiet + 1, largest, -1, infinity + quiet - largest - 1])
+    values = bits.to(integer).view(dtype)
+    assert bool(torch.isnan(values).all())
+    assert torch.equal(ops.round_to_ap2(values).view(integer), bits.to(integer))
+
+
+def test_any_shape_and_layout():
+    x = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(1))
+    for view in (x, x.transpose(0, 2), x[::2, 1:], x[0, 0, 0], x[:0]):
+        assert same(ops.round_to_ap2(view), view.clone().apply_(exact))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_it_gives_the_same_bits(dtype):
+    kind, low, high = (np.float32, -149, 127) if dtype == torch.float32 else (np.float64, -1074, 1023)
+    values = torch.from_numpy(all_boundaries(kind, low, high))
+    values = torch.cat([values, torch.tensor([math.nan, math.inf, -math.inf, 0.0, -0.0], dtype=dtype)])
+    x = values.clone().requires_grad_()
+    y = torch.compile(ops.ap2, fullgraph=True)(x)
+    assert torch.equal(y.isnan(), values.isnan())
+    assert same(y.nan_to_num(nan=7.0), ops.ap2(values).nan_to_num(nan=7.0))
+    y.backward(torch.ones_like(y))
+    assert bool((x.grad == 1).all())
+
+
 def test_a_logarithm_in_float32_would_be_wrong():
     values = all_boundaries(np.float32, -126, 126)
     naive = np.sign(values) * np.exp2(np.round(np.log2(np.abs(values)))).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,31 @@ from binarynet.errors import ShapeError
 _ROOT_HALF = math.sqrt(0.5)
 """The smallest float64 above sqrt(1/2) (it rounds up), so that ``m >= _ROOT_HALF`` is exact for float64."""
 
-_ROOT_HALF_FLOAT32 = 11863284 * 2.0**-24
-"""The smallest float32 above sqrt(1/2); a power of two times 11863284, the next integer above 2^24 * sqrt(1/2)."""
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a float keeps its sign, exponent and mantissa."""
+
+    integer: torch.dtype
+    mantissa_bits: int
+    bias: int
+    root_two: int
+    """The mantissa's bits of the smallest float above sqrt(2)."""
+
+    @property
+    def carry(self) -> int:
+        """Added to a float's bits, it overflows into the exponent exactly where the mantissa is above sqrt(2)."""
+        return (1 << self.mantissa_bits) - self.root_two
+
+    @property
+    def infinity(self) -> int:
+        return (2 * self.bias + 1) << self.mantissa_bits
+
+
+_LAYOUTS = {
+    torch.float32: _Layout(torch.int32, 23, 127, 0x3504F4),  # 0x3504F3.33F9...
+    torch.float64: _Layout(torch.int64, 52, 1023, 0x6A09E667F3BCD),  # 0x6A09E667F3BCC.908B...
+}
 
 
 def ap2(x: Tensor) -> Tensor:
@@ -57,15 +81,19 @@ def ap2_value(x: float) -> float:
 
 def round_to_ap2(x: Tensor) -> Tensor:
     """:func:`ap2` outside of autograd, for the formulas that state their own gradients."""
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in _LAYOUTS:
         return round_to_ap2(x.float()).to(x.dtype)
-    magnitude = x.abs()
-    mantissa = torch.frexp(magnitude).mantissa
-    # x / 2m is a power of two within range whatever the exponent, hence the quotient is exact.
-    below = x / (mantissa * 2)
-    root = _ROOT_HALF if x.dtype == torch.float64 else _ROOT_HALF_FLOAT32
-    rounded = torch.where(mantissa >= root, below * 2, below)
-    return torch.where((magnitude > 0) & (magnitude < math.inf), rounded, x)
+    layout = _LAYOUTS[x.dtype]
+    bits = x.view(layout.integer)
+    sign = bits & torch.iinfo(layout.integer).min
+    magnitude = bits ^ sign
+    rounded = (magnitude.clamp(max=layout.infinity) + layout.carry) & layout.infinity
+    # A subnormal is an integer times the smallest one: as a float of its own, the integer has an exponent, too.
+    counted = magnitude.to(x.dtype).view(layout.integer) + layout.carry
+    exponent = ((counted >> layout.mantissa_bits) - layout.bias).clamp(0, layout.mantissa_bits)
+    subnormal = torch.where(magnitude == 0, 0, torch.ones_like(bits) << exponent)
+    rounded = torch.where(magnitude < 1 << layout.mantissa_bits, subnormal, rounded)
+    return torch.where(magnitude > layout.infinity, bits, rounded | sign).view(x.dtype)
 
 
 class _StraightThroughAp2(torch.autograd.Function):
