@@ -112,7 +112,7 @@ def train(
     dataset = data.load(chosen.dataset.name, data_dir, **chosen.dataset.options)
     outline = outline_network(chosen, dataset.policy.shape, len(dataset.classes))
     memory.check_fits(outline, chosen.training.accelerator)
-    with _quiet(), _torch_state(chosen.training.threads or (_threads_before(run) if resuming else 0)):
+    with _quiet(), memory.kept(), _torch_state(chosen.training.threads or (_threads_before(run) if resuming else 0)):
         seed_torch(derive(chosen.seed, Purpose.INITIAL_WEIGHTS), torch.device("cpu"))
         with memory.told(outline):
             network = build_network(chosen, dataset.policy.shape, len(dataset.classes))
