@@ -86,7 +86,8 @@ void raise(binarynet_status status, const std::string& text) {
   throw nb::python_error();
 }
 
-Array::Array(nb::handle object, const char* name, char element, const std::vector<int64_t>& shape) {
+Array::Array(nb::handle object, const char* name, char element, const std::vector<int64_t>& shape,
+             Access access) {
   const auto refuse = [&](const char* what) {
     raise(BINARYNET_INVALID_ARGUMENT, std::string(name) + ": expected a NumPy array " + dtype_name(element) +
                                           " " + shape_text(shape) + ", got " + what + given_text(object));
@@ -102,9 +103,13 @@ Array::Array(nb::handle object, const char* name, char element, const std::vecto
   const bool same_type = format_matches(view_, element);
   const bool contiguous = PyBuffer_IsContiguous(&view_, 'C') == 1;
   const bool aligned = reinterpret_cast<uintptr_t>(view_.buf) % static_cast<uintptr_t>(view_.itemsize) == 0;
-  if (same_shape && same_type && contiguous && aligned) return;
+  const bool allowed = access == Access::read || view_.readonly == 0;
+  if (same_shape && same_type && contiguous && aligned && allowed) return;
   PyBuffer_Release(&view_);
-  refuse(!same_shape || !same_type ? "" : !contiguous ? "a not C-contiguous " : "an unaligned ");
+  refuse(!same_shape || !same_type ? ""
+         : !contiguous             ? "a not C-contiguous "
+         : !aligned                ? "an unaligned "
+                                   : "a read-only ");
 }
 
 Array::~Array() { PyBuffer_Release(&view_); }

@@ -20,8 +20,11 @@ void set_native_error_type(nb::handle type);
 // given.
 class Array {
  public:
+  enum class Access { read, write };
+
   // In `shape`, -1 is any length. `element`: 'B' uint8, 'Q' uint64, 'i' int32, 'f' float32.
-  Array(nb::handle object, const char* name, char element, const std::vector<int64_t>& shape);
+  Array(nb::handle object, const char* name, char element, const std::vector<int64_t>& shape,
+        Access access = Access::read);
   ~Array();
   Array(const Array&) = delete;
   Array& operator=(const Array&) = delete;
@@ -29,6 +32,11 @@ class Array {
   template <class Element>
   const Element* data() const {
     return static_cast<const Element*>(view_.buf);
+  }
+  // Of an array taken for writing.
+  template <class Element>
+  Element* mutable_data() const {
+    return static_cast<Element*>(view_.buf);
   }
   int64_t length(int axis) const { return view_.shape[axis]; }
 

@@ -1,4 +1,5 @@
-// binarynet._native: the C interface as Python classes, thin. Used by binarynet.runtime alone.
+// binarynet._native: the C interface as Python classes, thin, for binarynet.runtime; and its submodule
+// `training` (training.cc).
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -15,6 +16,7 @@
 
 #include "arrays.h"
 #include "binarynet.h"
+#include "training.h"
 
 namespace binarynet_python {
 namespace {
@@ -172,7 +174,7 @@ nb::list instruction_sets() {
 
 NB_MODULE(_native, m) {
   using namespace binarynet_python;
-  m.doc() = "The native core of binarynet. Used by binarynet.runtime.";
+  m.doc() = "The native core of binarynet. Used by binarynet.runtime, and (training) by binarynet.ops.";
 
   PyObject* error = PyErr_NewExceptionWithDoc(
       "binarynet._native.NativeError",
@@ -208,4 +210,7 @@ NB_MODULE(_native, m) {
   m.def("instruction_sets", &instruction_sets,
         "[(name, why_not)] of this build, best first; why_not is empty where the set is usable.");
   m.def("version", &binarynet_version);
+
+  nb::module_ training = m.def_submodule("training");
+  add_training(training);
 }

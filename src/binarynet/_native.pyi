@@ -39,3 +39,32 @@ class Session:
 
 def instruction_sets() -> list[tuple[str, str]]: ...
 def version() -> str: ...
+
+class training:  # a submodule (native/python/training.cc)
+    @staticmethod
+    def instruction_set() -> str: ...
+    @staticmethod
+    def pack_signs(
+        values: npt.NDArray[np.float32],
+        strict: bool,
+        by_row: npt.NDArray[np.uint64] | None,
+        by_column: npt.NDArray[np.int32] | None,
+        num_threads: int,
+    ) -> int: ...
+    @staticmethod
+    def multiply_bits(
+        a: npt.NDArray[np.uint64],
+        a_strict: npt.NDArray[np.uint64] | None,
+        w: npt.NDArray[np.uint64],
+        in_features: int,
+        out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def multiply_signs(
+        values: npt.NDArray[np.float32],
+        transposed: bool,
+        signs: npt.NDArray[np.int32],
+        out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...

@@ -90,6 +90,16 @@ def test_info_says_why_an_engine_is_missing(run, monkeypatch):
     assert lines[-3:] == ["  sun   no   it is night", "  moon  yes  used", "  star  yes"]
 
 
+def test_info_says_who_computes_in_training(run, monkeypatch):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    assert "torch's products on the CPU: no instruction set with fast" in run("info").out
+    fast = "avx512_vpopcntdq"
+    if any(engine["name"] == fast and not engine["why_not"] for engine in info.collect()["engines"]):
+        monkeypatch.setenv("BINARYNET_FORCE_ISA", fast)
+        assert f"packed kernels on the CPU, {fast}" in run("info").out
+        assert json.loads(run("info", "--json").out)["training"] == {"name": fast, "why_not": ""}
+
+
 def test_info_without_a_library(run, monkeypatch):
     monkeypatch.setattr(info, "LIBRARIES", ("numpy", "no-such-distribution"))
     assert "no-such-distribution  not installed" in run("info").out

@@ -35,8 +35,9 @@ def test_from_plain_c(optimized: Path) -> None:
 
 def test_kernels_share_no_inline_code(optimized: Path) -> None:
     """Weak symbols of a kernel file could displace the same functions compiled for every processor."""
-    objects = sorted((optimized / "native/CMakeFiles/binarynet_core.dir/src/kernels").glob("*.o"))
-    assert objects
+    sources = optimized / "native/CMakeFiles/binarynet_core.dir/src"
+    objects = sorted([*(sources / "kernels").glob("*.o"), *(sources / "training").glob("avx*.o")])
+    assert {file.parent.name for file in objects} == {"kernels", "training"}
     for file in objects:
         symbols = run([tool("nm"), "--demangle", file]).stdout.splitlines()
         kinds = {line[19:]: line[17] for line in symbols if len(line) > 19}

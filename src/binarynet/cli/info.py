@@ -22,6 +22,7 @@ def info(json: Json = False) -> None:
         print_json(facts)
         return
     console = stdout()
+    training = facts["training"]
     print_facts(
         console,
         {
@@ -29,6 +30,9 @@ def info(json: Json = False) -> None:
             "machine": f"{facts['processor']}, {facts['cores']} cores for this process, {facts['system']}",
             "python": facts["python"],
             **{name: found or "not installed" for name, found in facts["libraries"].items()},
+            "training": f"torch's products on the CPU: {training['why_not']}"
+            if training["why_not"]
+            else f"packed kernels on the CPU, {training['name']}",
             "cache": facts["cache"],
             "data": facts["data"] or "BINARYNET_DATA is not set",
         },
@@ -56,10 +60,11 @@ def collect() -> dict[str, Any]:
     import binarynet
     from binarynet.data._files import DATA_VARIABLE, cache_directory
     from binarynet.runtime import engines
-    from binarynet.runtime.engines import forced_instruction_set
+    from binarynet.runtime.engines import forced_instruction_set, training_kernels
 
     found = engines()
     forced = forced_instruction_set()
+    training = training_kernels()
     usable = [engine.name for engine in found if engine.available]
     return {
         "version": binarynet.__version__,
@@ -71,6 +76,7 @@ def collect() -> dict[str, Any]:
         "engines": [{"name": engine.name, "why_not": engine.why_not} for engine in found],
         "engine": forced or usable[0],
         "forced": forced,
+        "training": {"name": training.name, "why_not": training.why_not},
         "cache": str(cache_directory()),
         "data": os.environ.get(DATA_VARIABLE),
     }

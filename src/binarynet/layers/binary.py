@@ -19,6 +19,7 @@ from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
 from binarynet.layers.noise import NoisyLayer
+from binarynet.ops import products
 
 IntOrPair = int | tuple[int, int]
 Weights = Literal["sign", "stochastic_sign"]
@@ -74,6 +75,14 @@ class BinaryLayer(NoisyLayer):
             key = self.next_noise_key(self.weight.device)
             return ops.stochastic_weight(self.weight, key=key).to(self._dtype)
         return ops.binarize_weight(self.weight).to(self._dtype)
+
+    def _unsigned_weight(self) -> Tensor | None:
+        """A tensor whose signs are the weights, for ``ops.products``; None where a subclass has weights of its own."""
+        if type(self).binary_weight is not BinaryLayer.binary_weight:
+            return None
+        if self.training and self.weights == "stochastic_sign":
+            return self.binary_weight()
+        return self.weight
 
     @property
     def sum_bound(self) -> int:
@@ -165,7 +174,11 @@ class BinaryLinear(BinaryLayer):
                 + ("; put nn.Flatten() before it" if x.ndim > 2 else "")
             )
         with _outside_autocast(x.device.type):
-            return self._rescale(F.linear(self._operand(x), self.binary_weight()))
+            operand = self._operand(x)
+            weight = self._unsigned_weight()
+            if weight is None:
+                return self._rescale(F.linear(operand, self.binary_weight()))
+            return self._rescale(products.linear(operand, weight))
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}{self._options()}"

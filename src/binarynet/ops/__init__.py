@@ -1,5 +1,6 @@
-"""Binarization with straight-through estimators of its gradient, its noise, and powers of two."""
+"""Binarization with straight-through estimators of its gradient, its noise, products, and powers of two."""
 
+from binarynet.ops import products
 from binarynet.ops.binarize import binarize_weight, sign, stochastic_sign, stochastic_weight
 from binarynet.ops.estimators import approx_sign, identity_sign, swish_sign
 from binarynet.ops.noise import drop, noise_key, random_words
@@ -13,6 +14,7 @@ __all__ = [
     "drop",
     "identity_sign",
     "noise_key",
+    "products",
     "random_words",
     "round_to_ap2",
     "sign",

@@ -18,6 +18,7 @@ REFERENCE = "reference"
 FORCE_VARIABLE = "BINARYNET_FORCE_ISA"
 _NATIVE = "native"
 """Stands for all instruction sets where the extension that knows them cannot be loaded."""
+_PORTABLE = "portable"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,23 @@ def engines() -> tuple[Engine, ...]:
     else:
         native = [Engine(name, why_not) for name, why_not in _native.instruction_sets()]
     return (*native, Engine(REFERENCE, ""))
+
+
+def training_kernels() -> Engine:
+    """Whose kernels compute the products of training on the CPU (:mod:`binarynet.ops.products`); torch does where
+    ``why_not`` says something.
+
+    Raises:
+        UsageError, BackendUnavailableError: see :func:`forced_instruction_set`.
+    """
+    forced_instruction_set()
+    try:
+        from binarynet import _native
+    except ImportError as error:
+        return Engine(_NATIVE, f"the native extension cannot be loaded: {error}")
+    name = _native.training.instruction_set()
+    slow = name == _PORTABLE
+    return Engine(name, "no instruction set with fast training kernels is in use" if slow else "")
 
 
 def check_engine(name: str) -> None:

@@ -1,0 +1,193 @@
+// Dense layers in training, AVX-512.
+//
+// A product of real numbers with signs needs no multiplication: the 16 values of +-v0 +-v1 +-v2 +-v3 are a
+// register, and one permutation looks up, for 16 columns at once, the one that each column's four bits ask
+// for (it takes the low four bits of each 32-bit lane, so a word of 32 signs is shifted down by four after
+// each use). That is 64 multiply-adds in two operations. Tables of a tile of rows and a block of steps (32
+// KB) stay in the first-level cache; all rows of the tile share the shifts.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "kernels.h"
+
+namespace binarynet::training {
+namespace {
+
+constexpr int64_t kBlockGroups = kBlockSteps / kGroupSteps;
+constexpr int kWordGroups = static_cast<int>(kWordRows / kGroupSteps);
+constexpr int64_t kTableFloats = 16;
+
+int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// ---- Packing
+
+// Rows one after the other, each from end to end, as the memory likes it; the column bits of 32 rows (a
+// vector per 16 columns) stay in the cache meanwhile.
+template <bool kStrict>
+uint32_t pack_rows(const Signs& s, int64_t word_begin, int64_t word_end) {
+  constexpr int kCompare = kStrict ? _CMP_GT_OQ : _CMP_NLT_UQ;
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  const __m512i one = _mm512_set1_epi32(0x3f800000);
+  const int64_t words = column_words(s.rows);
+  __mmask16 zero = 0;
+  __mmask16 other = 0;
+  for (int64_t word = word_begin; word < word_end; ++word) {
+    const int64_t row_begin = word * kWordRows;
+    const int64_t row_end = smaller(row_begin + kWordRows, s.rows);
+    for (int64_t row = row_begin; row < row_end; ++row) {
+      const float* values = s.values + row * s.cols;
+      uint64_t* by_row = s.by_row == nullptr ? nullptr : s.by_row + row * row_words(s.cols);
+      const __m512i bit = _mm512_set1_epi32(static_cast<int32_t>(uint32_t{1} << (row - row_begin)));
+      for (int64_t col = 0; col < s.cols; col += kRowBits) {
+        uint64_t bits = 0;
+#pragma GCC unroll 4
+        for (int64_t part = 0; part < kRowBits / kLanes; ++part) {
+          const int64_t at = col + part * kLanes;
+          if (at >= s.cols) break;
+          const __mmask16 there =
+              at + kLanes <= s.cols ? 0xffff : static_cast<__mmask16>((1u << (s.cols - at)) - 1);
+          const __m512 x = _mm512_maskz_loadu_ps(there, values + at);
+          const __mmask16 up = _mm512_mask_cmp_ps_mask(there, x, _mm512_setzero_ps(), kCompare);
+          const __mmask16 odd =
+              _mm512_mask_cmpneq_epi32_mask(there, _mm512_and_epi32(_mm512_castps_si512(x), magnitude), one);
+          const __mmask16 null = _mm512_mask_cmp_ps_mask(there, x, _mm512_setzero_ps(), _CMP_EQ_OQ);
+          zero |= null;
+          other |= static_cast<__mmask16>(odd & ~null);
+          bits |= static_cast<uint64_t>(up) << (part * kLanes);
+          if (s.by_column != nullptr) {
+            uint32_t* lanes = s.by_column + (at / kLanes * words + word) * kLanes;
+            const __m512i before = row == row_begin ? _mm512_setzero_si512() : _mm512_loadu_si512(lanes);
+            _mm512_storeu_si512(lanes, _mm512_mask_or_epi32(before, up, before, bit));
+          }
+        }
+        if (by_row != nullptr) by_row[col / kRowBits] = bits;
+      }
+    }
+  }
+  return (zero != 0 ? kFoundZero : 0u) | (other != 0 ? kFoundOther : 0u);
+}
+
+uint32_t pack(const Signs& signs, int64_t word_begin, int64_t word_end) {
+  return signs.strict ? pack_rows<true>(signs, word_begin, word_end)
+                      : pack_rows<false>(signs, word_begin, word_end);
+}
+
+// ---- Products
+
+// Lane j of table_signs(i): +1 if bit i of j is set, else -1.
+__m512 table_signs(int step) {
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __mmask16 up = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(1 << step));
+  return _mm512_mask_blend_ps(up, _mm512_set1_ps(-1.0f), _mm512_set1_ps(1.0f));
+}
+
+// tables: [group][row of the tile][16], for the groups of one block. A product with +-1 is exact, so the
+// fused multiply-adds round as plain additions do.
+void build_tables(const SignedProduct& p, int64_t row_begin, int64_t row_end, int64_t step_begin,
+                  int64_t groups, float* tables) {
+  const int64_t rows = row_end - row_begin;
+  const __m512 signs0 = table_signs(0);
+  const __m512 signs1 = table_signs(1);
+  const __m512 signs2 = table_signs(2);
+  const __m512 signs3 = table_signs(3);
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t step = step_begin + group * kGroupSteps;
+    const float* values = p.values + row_begin * p.row_stride + step * p.step_stride;
+    float* table = tables + group * rows * kTableFloats;
+    const bool whole = step + kGroupSteps <= p.steps;
+    for (int64_t row = 0; row < rows; ++row, values += p.row_stride, table += kTableFloats) {
+      float v[kGroupSteps] = {};
+      for (int64_t i = 0; i < kGroupSteps; ++i) {
+        if (whole || step + i < p.steps) v[i] = values[i * p.step_stride];
+      }
+      __m512 sums = _mm512_mul_ps(signs0, _mm512_set1_ps(v[0]));
+      sums = _mm512_fmadd_ps(signs1, _mm512_set1_ps(v[1]), sums);
+      sums = _mm512_fmadd_ps(signs2, _mm512_set1_ps(v[2]), sums);
+      sums = _mm512_fmadd_ps(signs3, _mm512_set1_ps(v[3]), sums);
+      _mm512_store_ps(table, sums);
+    }
+  }
+}
+
+// Where the sums of a block go: to the scratch memory [panel][row][16], or, with the last block, out.
+struct Block {
+  const float* tables;
+  int64_t words, groups;  // groups of the last word may be fewer than 8
+  bool first, last;
+};
+
+template <int kRows>
+void multiply_block(const SignedProduct& p, int64_t row_begin, int64_t panel_begin, int64_t panel_end,
+                    int64_t first_word, const Block& block, float* scratch) {
+  const int64_t words = column_words(p.steps);
+  for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
+    const uint32_t* signs = p.signs + (panel * words + first_word) * kLanes;
+    __m512 sums[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();
+    const float* table = block.tables;
+    for (int64_t group = 0; group < block.groups; signs += kLanes) {
+      __m512i index = _mm512_loadu_si512(signs);
+      const int64_t stop = smaller(group + kWordGroups, block.groups);
+      for (; group < stop; ++group, table += kRows * kTableFloats) {
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) {
+          const __m512 entry = _mm512_load_ps(table + r * kTableFloats);
+          sums[r] = _mm512_add_ps(sums[r], _mm512_maskz_permutexvar_ps(0xffff, index, entry));
+        }
+        index = _mm512_maskz_srli_epi32(0xffff, index, kGroupSteps);
+      }
+    }
+    float* partial = scratch + (panel - panel_begin) * kTileRows * kLanes;
+    if (!block.first) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sums[r] = _mm512_add_ps(_mm512_load_ps(partial + r * kLanes), sums[r]);
+    }
+    if (!block.last) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) _mm512_store_ps(partial + r * kLanes, sums[r]);
+      continue;
+    }
+    const int64_t col = panel * kLanes;
+    float* out = p.out + row_begin * p.cols + col;
+    const __mmask16 there =
+        col + kLanes <= p.cols ? 0xffff : static_cast<__mmask16>((1u << (p.cols - col)) - 1);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) _mm512_mask_storeu_ps(out + r * p.cols, there, sums[r]);
+  }
+}
+
+using MultiplyBlock = void (*)(const SignedProduct&, int64_t, int64_t, int64_t, int64_t, const Block&,
+                               float*);
+
+constexpr MultiplyBlock kMultiplyBlock[kTileRows] = {
+    multiply_block<1>,  multiply_block<2>,  multiply_block<3>,  multiply_block<4>,
+    multiply_block<5>,  multiply_block<6>,  multiply_block<7>,  multiply_block<8>,
+    multiply_block<9>,  multiply_block<10>, multiply_block<11>, multiply_block<12>,
+    multiply_block<13>, multiply_block<14>, multiply_block<15>, multiply_block<16>};
+
+void multiply(const SignedProduct& p, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+              int64_t panel_end, void* workspace) {
+  float* tables = static_cast<float*>(workspace);
+  float* scratch = tables + kBlockGroups * kTileRows * kTableFloats;
+  const MultiplyBlock multiply_rows = kMultiplyBlock[row_end - row_begin - 1];
+  for (int64_t step = 0; step < p.steps; step += kBlockSteps) {
+    Block block = {};
+    block.tables = tables;
+    block.groups = (smaller(kBlockSteps, p.steps - step) + kGroupSteps - 1) / kGroupSteps;
+    block.first = step == 0;
+    block.last = step + kBlockSteps >= p.steps;
+    build_tables(p, row_begin, row_end, step, block.groups, tables);
+    multiply_rows(p, row_begin, panel_begin, panel_end, step / kWordRows, block, scratch);
+  }
+}
+
+}  // namespace
+
+const DenseKernels kAvx512VpopcntdqDense = {
+    pack, multiply,
+    static_cast<size_t>(kBlockGroups * kTileRows * kTableFloats + kTilePanels * kTileRows * kLanes) *
+        sizeof(float)};
+
+}  // namespace binarynet::training

@@ -1,0 +1,280 @@
+"""Products with the signs of latent weights, by packed kernels where that pays, else by torch's own.
+
+On the CPU the package's kernels (``native/src/training``) take bits instead of +-1 floats. A product of +-1 operands is
+a population count: the same integers as torch's. A product of real gradients with signs is a table look-up per four
+terms: float32 throughout, another order of summation than torch's, so gradients differ from torch's by rounding only
+(each result by at most ``(n / 4 + 4) * 2**-24`` times the sum of the magnitudes of its n terms).
+
+Which of the two computes is decided by :func:`use`; `binarynet info` shows what this machine has:
+
+* "auto", the default: packed for float32 on the CPU where the machine has fast kernels, the weights are not tiny, and
+  the operands turn out to be what the kernels take (-1, 0 and +1); torch's products otherwise;
+* "torch": torch's products always;
+* "packed": packed always; what cannot be packed is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from binarynet.errors import BackendUnavailableError, ShapeError, UsageError
+from binarynet.ops.binarize import _check, _UnmaskedSign, binarize_weight
+
+Mode = Literal["auto", "torch", "packed"]
+
+MIN_PACKED_WEIGHTS = 1 << 14
+"""Layers with fewer weights go to torch in mode "auto": there the time is that of calls, not of products."""
+
+_FOUND_ZERO, _FOUND_OTHER = 1, 2
+_mode: Mode = "auto"
+
+
+@contextmanager
+def use(mode: Mode) -> Iterator[None]:
+    """Choose who computes products, for the block (and for the backward pass of what is called in it).
+
+    Args:
+        mode: "auto", "torch" or "packed", see above.
+
+    Raises:
+        UsageError: an unknown mode.
+    """
+    global _mode
+    if mode not in get_args(Mode):
+        raise UsageError(f"products.use: there is no mode {mode!r}; there are {', '.join(get_args(Mode))}")
+    before, _mode = _mode, mode
+    try:
+        yield
+    finally:
+        _mode = before
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ sign(weight).T``: a dense layer with binary weights.
+
+    Gradients (arXiv 1602.02830, algorithm 1): that of ``x`` is ``g @ sign(weight)``; that of the signs goes to the
+    latent weights unchanged, ``g.T @ x``. Both can be differentiated again.
+
+    Args:
+        x: float ``[..., in_features]``, meant to hold +1, -1 and (masked) 0; other values are multiplied as they are.
+        weight: latent weights, float ``[out_features, in_features]``.
+
+    Returns:
+        ``[..., out_features]`` of the dtype of ``x``; integers where ``x`` holds integers.
+
+    Raises:
+        ShapeError: shapes or dtypes that do not fit.
+        NonFiniteError: the weights hold NaN, and anomaly detection is on.
+        UsageError: mode "packed", and the operands cannot be packed.
+    """
+    if has_torch_function_variadic(x, weight):
+        result: Tensor = handle_torch_function(linear, (x, weight), x, weight)
+        return result
+    if (
+        weight.ndim != 2
+        or x.ndim == 0
+        or x.shape[-1] != weight.shape[1]
+        or x.dtype not in (torch.float32, torch.float64)
+    ):
+        raise ShapeError(
+            f"products.linear: expected float32 or float64 [..., in_features] and weights [out_features, in_features], "
+            f"got {x.dtype} {list(x.shape)} and {list(weight.shape)}"
+        )
+    _check("products.linear", weight)
+    if not _can_pack("products.linear", x, weight):
+        return F.linear(x, binarize_weight(weight).to(x.dtype))
+    differentiable = torch.is_grad_enabled()
+    sums: Tensor = _linear(
+        x.reshape(-1, weight.shape[1]),
+        weight,
+        differentiable and weight.requires_grad,
+        differentiable and x.requires_grad,
+    )[0]
+    return sums.view(*x.shape[:-1], weight.shape[0])
+
+
+def _can_pack(name: str, x: Tensor, weight: Tensor) -> bool:
+    """What is known before the values are: mode, device, dtype and size."""
+    if _mode == "torch":
+        return False
+    for label, tensor in (("operands", x), ("weights", weight)):
+        if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+            if _mode == "packed":
+                raise UsageError(
+                    f"{name}: packed kernels take float32 on the CPU, got {label} {tensor.dtype} on {tensor.device}; "
+                    'use mode "auto"'
+                )
+            return False
+    return _mode == "packed" or weight.numel() >= MIN_PACKED_WEIGHTS
+
+
+def _instruction_set() -> str:
+    from binarynet import _native
+
+    try:
+        return _native.training.instruction_set()
+    except _native.NativeError as error:
+        raise BackendUnavailableError(str(error)) from error
+
+
+def _wants_packed() -> bool:
+    """At run time of the operation: is there anything to gain, or is it asked for?"""
+    if _mode == "torch":
+        return False
+    try:
+        name = _instruction_set()
+    except ImportError:
+        if _mode == "packed":
+            raise
+        return False
+    return _mode == "packed" or name != "portable"
+
+
+# ---- The operations, opaque to torch.compile. Packed forms travel from forward to backward as int32 tensors; where
+# ---- forward took torch's product, they are not filled and `packed` says so: [operands, weights].
+
+_OPERANDS, _WEIGHTS = 0, 1
+
+
+def _columns_shape(rows: int, cols: int) -> tuple[int, int, int]:
+    """Of column bits of a matrix [rows, cols] (native/src/training/kernels.h)."""
+    return (-(-cols // 16), -(-rows // 32), 16)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
+
+
+@torch.library.custom_op("binarynet::linear", mutates_args=())
+def _linear(
+    x: Tensor, weight: Tensor, pack_operands: bool, pack_weights: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums [batch, out]; column bits of x and of the weights (empty if not wanted); packed, bool [2]."""
+    (batch, fan_in), fan_out = x.shape, weight.shape[0]
+    x, weight = x.contiguous(), weight.contiguous()
+    operand_columns = torch.empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32)
+    weight_columns = torch.empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32)
+    packed = torch.zeros(2, dtype=torch.bool)
+    if not _wants_packed():
+        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, packed
+
+    from binarynet._native import training
+
+    threads = torch.get_num_threads()
+    words = -(-fan_in // 64)
+    x_bits = np.empty((batch, words), np.uint64)
+    columns = _array(operand_columns) if pack_operands else None
+    found = training.pack_signs(_array(x), False, x_bits, columns, threads)
+    w_bits = np.empty((fan_out, words), np.uint64)
+    training.pack_signs(_array(weight), False, w_bits, _array(weight_columns) if pack_weights else None, threads)
+    packed[_WEIGHTS] = True
+    packed[_OPERANDS] = found == 0
+    if found & _FOUND_OTHER:
+        if _mode == "packed":
+            raise UsageError('products.linear: packed kernels take -1, 0 and +1, got other operands; use mode "auto"')
+        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, packed
+    strict_bits = None
+    if found & _FOUND_ZERO:
+        strict_bits = np.empty_like(x_bits)
+        training.pack_signs(_array(x), True, strict_bits, None, threads)
+    sums = x.new_empty((batch, fan_out))
+    training.multiply_bits(x_bits, strict_bits, w_bits, fan_in, _array(sums), threads)
+    return sums, operand_columns, weight_columns, packed
+
+
+@_linear.register_fake
+def _(x: Tensor, weight: Tensor, pack_operands: bool, pack_weights: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    (batch, fan_in), fan_out = x.shape, weight.shape[0]
+    return (
+        x.new_empty((batch, fan_out)),
+        x.new_empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32),
+        x.new_empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32),
+        x.new_empty((2,), dtype=torch.bool),
+    )
+
+
+@torch.library.custom_op("binarynet::linear_input_gradient", mutates_args=())
+def _input_gradient(g: Tensor, weight: Tensor, weight_columns: Tensor, packed: Tensor) -> Tensor:
+    """g [batch, out] times the signs of the weights: [batch, in]."""
+    if not packed[_WEIGHTS]:
+        return g @ binarize_weight(weight.detach())
+
+    from binarynet._native import training
+
+    result = g.new_empty((g.shape[0], weight.shape[1]))
+    training.multiply_signs(
+        _array(g.contiguous()), False, _array(weight_columns), _array(result), torch.get_num_threads()
+    )
+    return result
+
+
+@_input_gradient.register_fake
+def _(g: Tensor, weight: Tensor, weight_columns: Tensor, packed: Tensor) -> Tensor:
+    return g.new_empty((g.shape[0], weight.shape[1]))
+
+
+@torch.library.custom_op("binarynet::linear_weight_gradient", mutates_args=())
+def _weight_gradient(g: Tensor, x: Tensor, operand_columns: Tensor, packed: Tensor) -> Tensor:
+    """g [batch, out], transposed, times x [batch, in]: [out, in]."""
+    if not packed[_OPERANDS]:
+        return g.T @ x
+
+    from binarynet._native import training
+
+    result = g.new_empty((g.shape[1], x.shape[1]))
+    training.multiply_signs(
+        _array(g.contiguous()), True, _array(operand_columns), _array(result), torch.get_num_threads()
+    )
+    return result
+
+
+@_weight_gradient.register_fake
+def _(g: Tensor, x: Tensor, operand_columns: Tensor, packed: Tensor) -> Tensor:
+    return g.new_empty((g.shape[1], x.shape[1]))
+
+
+def _save_for_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, _, _ = inputs
+    ctx.save_for_backward(x, weight, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _linear_backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    x, weight, operand_columns, weight_columns, packed = ctx.saved_tensors
+    need_x, need_weight, *_ = ctx.needs_input_grad
+    return (
+        _input_gradient(g, weight, weight_columns, packed) if need_x else None,
+        _weight_gradient(g, x, operand_columns, packed) if need_weight else None,
+        None,
+        None,
+    )
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1])
+
+
+# Differentiating twice is rare: torch's products, which can be differentiated again.
+
+
+def _input_gradient_backward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    g, weight = ctx.saved_tensors
+    return F.linear(h, _UnmaskedSign.apply(weight)), g.T @ h, None, None  # type: ignore[no-untyped-call]
+
+
+def _weight_gradient_backward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    g, x = ctx.saved_tensors
+    return F.linear(x, h), g @ h, None, None
+
+
+_linear.register_autograd(_linear_backward, setup_context=_save_for_linear)
+_input_gradient.register_autograd(_input_gradient_backward, setup_context=_save_inputs)
+_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save_inputs)
