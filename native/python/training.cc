@@ -45,7 +45,12 @@ std::optional<Array> optional_array(nb::handle object, const char* name, char el
   return std::optional<Array>(std::in_place, object, name, element, shape, access);
 }
 
-uint32_t pack_signs(nb::handle values, bool strict, nb::handle by_row, nb::handle by_column,
+// Of the column bits of a matrix.
+std::vector<int64_t> column_shape(int64_t rows, int64_t cols) {
+  return {training::blocks(rows), training::panels(cols), training::kBlockWords, training::kLanes};
+}
+
+uint32_t pack_signs(nb::handle values, bool strict, bool find, nb::handle by_row, nb::handle by_column,
                     int32_t num_threads) {
   const Array from(values, "values", 'f', {-1, -1});
   const int64_t rows = from.length(0);
@@ -53,12 +58,12 @@ uint32_t pack_signs(nb::handle values, bool strict, nb::handle by_row, nb::handl
   const auto row_bits =
       optional_array(by_row, "by_row", 'Q', {rows, training::row_words(cols)}, Access::write);
   const auto column_bits =
-      optional_array(by_column, "by_column", 'i',
-                     {training::panels(cols), training::column_words(rows), training::kLanes}, Access::write);
+      optional_array(by_column, "by_column", 'i', column_shape(rows, cols), Access::write);
   const training::Signs signs = {from.data<float>(),
                                  rows,
                                  cols,
                                  strict,
+                                 find,
                                  row_bits ? row_bits->mutable_data<uint64_t>() : nullptr,
                                  column_bits ? column_bits->mutable_data<uint32_t>() : nullptr};
   return call([&] { return training::pack_signs(signs, num_threads); });
@@ -86,8 +91,7 @@ void multiply_signs(nb::handle values, bool transposed, nb::handle signs, nb::ha
   const int64_t steps = real.length(transposed ? 0 : 1);
   const Array sums(out, "out", 'f', {rows, -1}, Access::write);
   const int64_t cols = sums.length(1);
-  const Array bits(signs, "signs", 'i',
-                   {training::panels(cols), training::column_words(steps), training::kLanes});
+  const Array bits(signs, "signs", 'i', column_shape(steps, cols));
   const training::SignedProduct product = {
       real.data<float>(),    transposed ? 1 : steps,    transposed ? rows : 1, rows, steps, cols,
       bits.data<uint32_t>(), sums.mutable_data<float>()};
@@ -106,10 +110,11 @@ void add_training(nb::module_& m) {
       "caller gives. Layouts: native/src/training/kernels.h.";
   m.def("instruction_set", &instruction_set,
         "Whose kernels are used now: \"portable\" where the chosen instruction set has none of its own.");
-  m.def("pack_signs", &pack_signs, nb::arg("values"), nb::arg("strict"), nb::arg("by_row").none(),
-        nb::arg("by_column").none(), nb::arg("num_threads"),
-        "values: float32 [rows, cols]; by_row: uint64 [rows, words], by_column: int32 [panels, words, 16]. "
-        "Returns what was found besides +1 and -1: 1 zero, 2 anything else.");
+  m.def(
+      "pack_signs", &pack_signs, nb::arg("values"), nb::arg("strict"), nb::arg("find"),
+      nb::arg("by_row").none(), nb::arg("by_column").none(), nb::arg("num_threads"),
+      "values: float32 [rows, cols]; by_row: uint64 [rows, words], by_column: int32 [blocks, panels, 4, 16]. "
+      "Returns what was found besides +1 and -1, if asked to `find`: 1 zero, 2 anything else.");
   m.def("multiply_bits", &multiply_bits, nb::arg("a"), nb::arg("a_strict").none(), nb::arg("w"),
         nb::arg("in_features"), nb::arg("out"), nb::arg("num_threads"),
         "out float32 [batch, out_features] = a w^T of row bits.");

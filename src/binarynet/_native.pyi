@@ -47,6 +47,7 @@ class training:  # a submodule (native/python/training.cc)
     def pack_signs(
         values: npt.NDArray[np.float32],
         strict: bool,
+        find: bool,
         by_row: npt.NDArray[np.uint64] | None,
         by_column: npt.NDArray[np.int32] | None,
         num_threads: int,

@@ -22,55 +22,102 @@ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // ---- Packing
 
-// Rows one after the other, each from end to end, as the memory likes it; the column bits of 32 rows (a
-// vector per 16 columns) stay in the cache meanwhile.
+// What is besides +1 and -1; only asked where there is something.
+uint32_t classify(const float* values, int64_t count) {
+  uint32_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (values[i] == 0.0f) {
+      found |= kFoundZero;
+    } else if (values[i] != 1.0f && values[i] != -1.0f) {
+      found |= kFoundOther;
+    }
+  }
+  return found;
+}
+
+constexpr int64_t kChunk = 4096;  // columns whose column bits of one word (16 KB) are filled together
+
+// Part of one row of a matrix.
 template <bool kStrict>
-uint32_t pack_rows(const Signs& s, int64_t word_begin, int64_t word_end) {
-  constexpr int kCompare = kStrict ? _CMP_GT_OQ : _CMP_NLT_UQ;
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  const __m512i one = _mm512_set1_epi32(0x3f800000);
-  const int64_t words = column_words(s.rows);
-  __mmask16 zero = 0;
-  __mmask16 other = 0;
-  for (int64_t word = word_begin; word < word_end; ++word) {
-    const int64_t row_begin = word * kWordRows;
-    const int64_t row_end = smaller(row_begin + kWordRows, s.rows);
-    for (int64_t row = row_begin; row < row_end; ++row) {
-      const float* values = s.values + row * s.cols;
-      uint64_t* by_row = s.by_row == nullptr ? nullptr : s.by_row + row * row_words(s.cols);
-      const __m512i bit = _mm512_set1_epi32(static_cast<int32_t>(uint32_t{1} << (row - row_begin)));
-      for (int64_t col = 0; col < s.cols; col += kRowBits) {
-        uint64_t bits = 0;
+struct RowPart {
+  const float* values;
+  uint32_t* columns;  // words of the columns, or null
+  __m512i bit;        // of the row in a word
+  __m512i odd;        // not 0 where a value was neither +1 nor -1
+
+  // The bits of columns [at, at + 16), as far as they are `there`.
+  inline __attribute__((always_inline)) uint64_t pack(int64_t at, __m512 x, __mmask16 there) {
+    constexpr int kCompare = kStrict ? _CMP_GT_OQ : _CMP_NLT_UQ;
+    const __mmask16 up = _mm512_mask_cmp_ps_mask(there, x, _mm512_setzero_ps(), kCompare);
+    const __m512i magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+    odd = _mm512_or_si512(odd, _mm512_maskz_xor_epi32(there, magnitude, _mm512_set1_epi32(0x3f800000)));
+    if (columns != nullptr) {
+      const __m512i before = _mm512_load_si512(columns + at);
+      _mm512_store_si512(columns + at, _mm512_mask_or_epi32(before, up, before, bit));
+    }
+    return up;
+  }
+
+  void pack(int64_t cols, uint64_t* bits) {
+    constexpr int64_t kAhead = 512;  // floats
+    const int64_t whole = cols / kRowBits * kRowBits;
+    for (int64_t col = 0; col < whole; col += kRowBits) {
+      uint64_t word = 0;
 #pragma GCC unroll 4
-        for (int64_t part = 0; part < kRowBits / kLanes; ++part) {
-          const int64_t at = col + part * kLanes;
-          if (at >= s.cols) break;
-          const __mmask16 there =
-              at + kLanes <= s.cols ? 0xffff : static_cast<__mmask16>((1u << (s.cols - at)) - 1);
-          const __m512 x = _mm512_maskz_loadu_ps(there, values + at);
-          const __mmask16 up = _mm512_mask_cmp_ps_mask(there, x, _mm512_setzero_ps(), kCompare);
-          const __mmask16 odd =
-              _mm512_mask_cmpneq_epi32_mask(there, _mm512_and_epi32(_mm512_castps_si512(x), magnitude), one);
-          const __mmask16 null = _mm512_mask_cmp_ps_mask(there, x, _mm512_setzero_ps(), _CMP_EQ_OQ);
-          zero |= null;
-          other |= static_cast<__mmask16>(odd & ~null);
-          bits |= static_cast<uint64_t>(up) << (part * kLanes);
-          if (s.by_column != nullptr) {
-            uint32_t* lanes = s.by_column + (at / kLanes * words + word) * kLanes;
-            const __m512i before = row == row_begin ? _mm512_setzero_si512() : _mm512_loadu_si512(lanes);
-            _mm512_storeu_si512(lanes, _mm512_mask_or_epi32(before, up, before, bit));
-          }
-        }
-        if (by_row != nullptr) by_row[col / kRowBits] = bits;
+      for (int64_t at = 0; at < kRowBits; at += kLanes) {
+        _mm_prefetch(reinterpret_cast<const char*>(values + col + at + kAhead), _MM_HINT_T0);
+        word |= pack(col + at, _mm512_loadu_ps(values + col + at), 0xffff) << at;
+      }
+      if (bits != nullptr) bits[col / kRowBits] = word;
+    }
+    if (whole == cols) return;
+    uint64_t word = 0;
+    for (int64_t at = whole; at < cols; at += kLanes) {
+      const __mmask16 there = at + kLanes <= cols ? 0xffff : static_cast<__mmask16>((1u << (cols - at)) - 1);
+      word |= pack(at, _mm512_maskz_loadu_ps(there, values + at), there) << (at - whole);
+    }
+    if (bits != nullptr) bits[whole / kRowBits] = word;
+  }
+};
+
+// One word of each column of a chunk, to its place in the column bits.
+void store_columns(const uint32_t* columns, int64_t count, uint32_t* to) {
+  for (int64_t panel = 0; panel < count; ++panel) {
+    _mm512_storeu_si512(to + panel * kBlockWords * kLanes, _mm512_load_si512(columns + panel * kLanes));
+  }
+}
+
+// Rows one after the other, 16 KB of each, as the memory likes it; the column bits of 32 rows stay in the
+// first-level cache meanwhile.
+template <bool kStrict>
+uint32_t pack_blocks(const Signs& s, int64_t block_begin, int64_t block_end) {
+  alignas(64) uint32_t columns[kChunk];
+  uint32_t found = 0;
+  for (int64_t word = block_begin * kBlockWords; word < block_end * kBlockWords; ++word) {
+    for (int64_t col = 0; col < s.cols; col += kChunk) {
+      const int64_t cols = smaller(kChunk, s.cols - col);
+      const int64_t num_panels = panels(cols);
+      if (s.by_column != nullptr) memset(columns, 0, static_cast<size_t>(num_panels) * 64);
+      for (int64_t row = word * kWordRows; row < smaller((word + 1) * kWordRows, s.rows); ++row) {
+        RowPart<kStrict> part = {};
+        part.values = s.values + row * s.cols + col;
+        part.columns = s.by_column == nullptr ? nullptr : columns;
+        part.bit = _mm512_set1_epi32(static_cast<int32_t>(uint32_t{1} << (row % kWordRows)));
+        part.odd = _mm512_setzero_si512();
+        part.pack(cols, s.by_row == nullptr ? nullptr : s.by_row + row * row_words(s.cols) + col / kRowBits);
+        if (s.find && _mm512_test_epi32_mask(part.odd, part.odd) != 0) found |= classify(part.values, cols);
+      }
+      if (s.by_column != nullptr) {
+        store_columns(columns, num_panels, s.by_column + column_offset(s.cols, word, col / kLanes));
       }
     }
   }
-  return (zero != 0 ? kFoundZero : 0u) | (other != 0 ? kFoundOther : 0u);
+  return found;
 }
 
-uint32_t pack(const Signs& signs, int64_t word_begin, int64_t word_end) {
-  return signs.strict ? pack_rows<true>(signs, word_begin, word_end)
-                      : pack_rows<false>(signs, word_begin, word_end);
+uint32_t pack(const Signs& signs, int64_t block_begin, int64_t block_end) {
+  return signs.strict ? pack_blocks<true>(signs, block_begin, block_end)
+                      : pack_blocks<false>(signs, block_begin, block_end);
 }
 
 // ---- Products
@@ -120,9 +167,8 @@ struct Block {
 template <int kRows>
 void multiply_block(const SignedProduct& p, int64_t row_begin, int64_t panel_begin, int64_t panel_end,
                     int64_t first_word, const Block& block, float* scratch) {
-  const int64_t words = column_words(p.steps);
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-    const uint32_t* signs = p.signs + (panel * words + first_word) * kLanes;
+    const uint32_t* signs = p.signs + column_offset(p.cols, first_word, panel);
     __m512 sums[kRows];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_ps();

@@ -46,12 +46,9 @@ int64_t unit_size(int64_t count, int64_t most, int32_t num_threads) {
 
 uint32_t pack_signs(const Signs& signs, int32_t num_threads) {
   const DenseKernels& chosen = kernels();
-  const int64_t words = column_words(signs.rows);
-  const int64_t size = unit_size(words, 4, num_threads);
   std::atomic<uint32_t> found{0};
-  parallel(num_threads, divide_up(words, size), 0, [&](int64_t unit, void*) {
-    found |= chosen.pack(signs, unit * size, std::min(words, (unit + 1) * size));
-  });
+  parallel(num_threads, blocks(signs.rows), 0,
+           [&](int64_t block, void*) { found |= chosen.pack(signs, block, block + 1); });
   return found;
 }
 

@@ -9,7 +9,7 @@
 
 namespace binarynet::training {
 
-// Packs a matrix in one pass; returns which of Found it holds.
+// Packs a matrix in one pass; returns which of Found it holds, if that is asked.
 uint32_t pack_signs(const Signs& signs, int32_t num_threads);
 
 // out[b][n] = sum over k of a[b][k] * w[n][k], exact integers, by the inference kernels. a and w are row bits

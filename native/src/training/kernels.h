@@ -13,19 +13,27 @@
 
 namespace binarynet::training {
 
-constexpr int64_t kLanes = 16;      // columns of a panel
-constexpr int64_t kWordRows = 32;   // rows of a word of column bits
-constexpr int64_t kRowBits = 64;    // columns of a word of row bits
-constexpr int64_t kGroupSteps = 4;  // terms that one table look-up adds
+constexpr int64_t kLanes = 16;        // columns of a panel
+constexpr int64_t kWordRows = 32;     // rows of a word of column bits
+constexpr int64_t kRowBits = 64;      // columns of a word of row bits
+constexpr int64_t kGroupSteps = 4;    // terms that one table look-up adds
+constexpr int64_t kBlockSteps = 128;  // terms whose tables fit into the first-level cache, for kTileRows rows
+constexpr int64_t kBlockWords = kBlockSteps / kWordRows;
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTilePanels = 128;
 
 // Two packed forms of the signs of a float matrix [rows, cols], bit 1 for +1:
 //   row bits     uint64 [rows][row_words]: along a row, as everywhere in the package
-//   column bits  uint32 [panels][column_words][kLanes]: bit i of word w of lane k is element
-//                (32 w + i, 16 panel + k)
+//   column bits  uint32 [blocks][panels][kBlockWords][kLanes]: bit i of word w of lane k is element
+//                (128 block + 32 w + i, 16 panel + k)
 // Bits beyond the matrix are 0. NaN gets the bit 1, as ops.sign makes +1 of it.
 constexpr int64_t row_words(int64_t cols) { return (cols + kRowBits - 1) / kRowBits; }
 constexpr int64_t panels(int64_t cols) { return (cols + kLanes - 1) / kLanes; }
-constexpr int64_t column_words(int64_t rows) { return (rows + kWordRows - 1) / kWordRows; }
+constexpr int64_t blocks(int64_t rows) { return (rows + kBlockSteps - 1) / kBlockSteps; }
+// Index of a panel's first lane in a word, counted from the matrix's first row.
+constexpr int64_t column_offset(int64_t cols, int64_t word, int64_t panel) {
+  return ((word / kBlockWords * panels(cols) + panel) * kBlockWords + word % kBlockWords) * kLanes;
+}
 
 // What a matrix holds besides +1 and -1.
 enum Found : uint32_t { kFoundZero = 1, kFoundOther = 2 };
@@ -34,6 +42,7 @@ struct Signs {
   const float* values;  // [rows][cols]
   int64_t rows, cols;
   bool strict;          // bit = value > 0; else not value < 0
+  bool find;            // look for other values than +1 and -1
   uint64_t* by_row;     // row bits, or null
   uint32_t* by_column;  // column bits, or null
 };
@@ -42,8 +51,6 @@ struct Signs {
 // steps (((i + i+1) + i+2) + i+3) make a group, the groups of a block of kBlockSteps are added one by one to
 // 0, and the blocks one by one to the first of them. So results depend neither on the division of the work
 // nor on the instruction set. Steps beyond the last count as 0.
-constexpr int64_t kBlockSteps = 128;
-
 struct SignedProduct {
   const float* values;  // values(r, i) at r * row_stride + i * step_stride
   int64_t row_stride, step_stride;
@@ -53,8 +60,8 @@ struct SignedProduct {
 };
 
 struct DenseKernels {
-  // Packs the rows [32 * word_begin, 32 * word_end); returns what was found there.
-  uint32_t (*pack)(const Signs& signs, int64_t word_begin, int64_t word_end);
+  // Packs the rows of blocks [block_begin, block_end); returns what was found there, if that is asked.
+  uint32_t (*pack)(const Signs& signs, int64_t block_begin, int64_t block_end);
   // Rows [row_begin, row_end), at most kTileRows of them, of the columns of panels [panel_begin, panel_end),
   // at most kTilePanels.
   void (*multiply)(const SignedProduct& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
@@ -62,9 +69,6 @@ struct DenseKernels {
   // Scratch bytes (64-byte aligned) of one call of multiply().
   size_t multiply_workspace;
 };
-
-constexpr int64_t kTileRows = 16;
-constexpr int64_t kTilePanels = 128;
 
 extern const DenseKernels kPortableDense;
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)

@@ -11,31 +11,25 @@ uint32_t found_in(float value) {
   return value == 0.0f ? kFoundZero : kFoundOther;
 }
 
-uint32_t pack(const Signs& s, int64_t word_begin, int64_t word_end) {
-  const int64_t words = column_words(s.rows);
+uint32_t pack(const Signs& s, int64_t block_begin, int64_t block_end) {
   uint32_t found = 0;
-  for (int64_t word = word_begin; word < word_end; ++word) {
-    if (s.by_column != nullptr) {
-      for (int64_t panel = 0; panel < panels(s.cols); ++panel) {
-        std::memset(s.by_column + (panel * words + word) * kLanes, 0, kLanes * sizeof(uint32_t));
-      }
-    }
-    const int64_t row_end = (word + 1) * kWordRows < s.rows ? (word + 1) * kWordRows : s.rows;
-    for (int64_t row = word * kWordRows; row < row_end; ++row) {
-      const float* values = s.values + row * s.cols;
-      if (s.by_row != nullptr) {
-        std::memset(s.by_row + row * row_words(s.cols), 0, static_cast<size_t>(row_words(s.cols)) * 8);
-      }
-      for (int64_t col = 0; col < s.cols; ++col) {
-        found |= found_in(values[col]);
-        const bool up = s.strict ? values[col] > 0 : !(values[col] < 0);
-        if (s.by_row != nullptr) {
-          s.by_row[row * row_words(s.cols) + col / kRowBits] |= static_cast<uint64_t>(up) << (col % kRowBits);
-        }
-        if (s.by_column != nullptr) {
-          s.by_column[(col / kLanes * words + word) * kLanes + col % kLanes] |= static_cast<uint32_t>(up)
-                                                                                << (row % kWordRows);
-        }
+  const int64_t row_end = block_end * kBlockSteps < s.rows ? block_end * kBlockSteps : s.rows;
+  if (s.by_column != nullptr) {
+    const int64_t first = column_offset(s.cols, block_begin * kBlockWords, 0);
+    const int64_t last = column_offset(s.cols, block_end * kBlockWords, 0);
+    std::memset(s.by_column + first, 0, static_cast<size_t>(last - first) * sizeof(uint32_t));
+  }
+  for (int64_t row = block_begin * kBlockSteps; row < row_end; ++row) {
+    const float* values = s.values + row * s.cols;
+    uint64_t* by_row = s.by_row == nullptr ? nullptr : s.by_row + row * row_words(s.cols);
+    if (by_row != nullptr) std::memset(by_row, 0, static_cast<size_t>(row_words(s.cols)) * sizeof(uint64_t));
+    for (int64_t col = 0; col < s.cols; ++col) {
+      if (s.find) found |= found_in(values[col]);
+      const bool up = s.strict ? values[col] > 0 : !(values[col] < 0);
+      if (by_row != nullptr) by_row[col / kRowBits] |= static_cast<uint64_t>(up) << (col % kRowBits);
+      if (s.by_column != nullptr) {
+        s.by_column[column_offset(s.cols, row / kWordRows, col / kLanes) + col % kLanes] |=
+            static_cast<uint32_t>(up) << (row % kWordRows);
       }
     }
   }
@@ -43,11 +37,12 @@ uint32_t pack(const Signs& s, int64_t word_begin, int64_t word_end) {
 }
 
 // One group of steps of one element.
-float group_sum(const SignedProduct& p, int64_t row, int64_t step, const uint32_t* signs, int64_t lane) {
+float group_sum(const SignedProduct& p, int64_t row, int64_t step, int64_t col) {
   float sum = 0;
   for (int64_t i = step; i < step + kGroupSteps; ++i) {
     const float value = i < p.steps ? p.values[row * p.row_stride + i * p.step_stride] : 0.0f;
-    const bool up = (signs[i / kWordRows * kLanes + lane] >> (i % kWordRows)) & 1;
+    const uint32_t word = p.signs[column_offset(p.cols, i / kWordRows, col / kLanes) + col % kLanes];
+    const bool up = (word >> (i % kWordRows)) & 1;
     const float term = up ? value : -value;
     sum = i == step ? term : sum + term;
   }
@@ -56,20 +51,18 @@ float group_sum(const SignedProduct& p, int64_t row, int64_t step, const uint32_
 
 void multiply(const SignedProduct& p, int64_t row_begin, int64_t row_end, int64_t panel_begin,
               int64_t panel_end, void*) {
+  const int64_t col_end = panel_end * kLanes < p.cols ? panel_end * kLanes : p.cols;
   for (int64_t row = row_begin; row < row_end; ++row) {
-    for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-      const uint32_t* signs = p.signs + panel * column_words(p.steps) * kLanes;
-      for (int64_t lane = 0; lane < kLanes && panel * kLanes + lane < p.cols; ++lane) {
-        float total = 0;
-        for (int64_t block = 0; block < p.steps; block += kBlockSteps) {
-          float sum = 0;
-          for (int64_t step = block; step < block + kBlockSteps && step < p.steps; step += kGroupSteps) {
-            sum += group_sum(p, row, step, signs, lane);
-          }
-          total = block == 0 ? sum : total + sum;
+    for (int64_t col = panel_begin * kLanes; col < col_end; ++col) {
+      float total = 0;
+      for (int64_t block = 0; block < p.steps; block += kBlockSteps) {
+        float sum = 0;
+        for (int64_t step = block; step < block + kBlockSteps && step < p.steps; step += kGroupSteps) {
+          sum += group_sum(p, row, step, col);
         }
-        p.out[row * p.cols + panel * kLanes + lane] = total;
+        total = block == 0 ? sum : total + sum;
       }
+      p.out[row * p.cols + col] = total;
     }
   }
 }

@@ -144,9 +144,9 @@ def _wants_packed() -> bool:
 _OPERANDS, _WEIGHTS = 0, 1
 
 
-def _columns_shape(rows: int, cols: int) -> tuple[int, int, int]:
+def _columns_shape(rows: int, cols: int) -> tuple[int, int, int, int]:
     """Of column bits of a matrix [rows, cols] (native/src/training/kernels.h)."""
-    return (-(-cols // 16), -(-rows // 32), 16)
+    return (-(-rows // 128), -(-cols // 16), 4, 16)
 
 
 def _array(tensor: Tensor) -> Any:
@@ -172,9 +172,9 @@ def _linear(
     words = -(-fan_in // 64)
     x_bits = np.empty((batch, words), np.uint64)
     columns = _array(operand_columns) if pack_operands else None
-    found = training.pack_signs(_array(x), False, x_bits, columns, threads)
+    found = training.pack_signs(_array(x), False, True, x_bits, columns, threads)
     w_bits = np.empty((fan_out, words), np.uint64)
-    training.pack_signs(_array(weight), False, w_bits, _array(weight_columns) if pack_weights else None, threads)
+    training.pack_signs(_array(weight), False, False, w_bits, _array(weight_columns) if pack_weights else None, threads)
     packed[_WEIGHTS] = True
     packed[_OPERANDS] = found == 0
     if found & _FOUND_OTHER:
@@ -184,7 +184,7 @@ def _linear(
     strict_bits = None
     if found & _FOUND_ZERO:
         strict_bits = np.empty_like(x_bits)
-        training.pack_signs(_array(x), True, strict_bits, None, threads)
+        training.pack_signs(_array(x), True, False, strict_bits, None, threads)
     sums = x.new_empty((batch, fan_out))
     training.multiply_bits(x_bits, strict_bits, w_bits, fan_in, _array(sums), threads)
     return sums, operand_columns, weight_columns, packed
