@@ -138,6 +138,17 @@ def test_energy_by_hand():
     assert energy.packed.memory_pj == (pytest.approx(10.0 * (50 + 2 * (8 + 1) + 1)),) * 2
     # 4 * (2112 + 34) bytes are more than 8 KB, the values 4 * (64 + 32) are not.
     assert energy.float32.memory_pj == (pytest.approx(20.0 * 1073 + 10.0 * (2 * (32 + 16) + 1)),) * 2
+    assert [(item.name, item.count, item.each_pj) for item in (*energy.packed.arithmetic, *energy.packed.memory)] == [
+        ("integer ADD of an 8-bit input", 2048, (0.1, 0.1)),
+        ("XNOR, popcount, ADD on 32 bits", 3 * 2, (0.1, 0.1)),
+        ("weights, 8 KB", 50, (10, 10)),
+        ("activations, 8 KB", 2 * (8 + 1) + 1, (10, 10)),
+    ]
+    assert [(item.count, item.each_pj[0]) for item in energy.float32.arithmetic] == [(2112, 3.7), (2112, 0.9)]
+    assert [(item.name, item.count) for item in energy.float32.memory] == [
+        ("weights, 32 KB", 1073),
+        ("activations, 8 KB", 97),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ and popcount. :data:`ASSUMPTIONS` says in words what is counted here. This is an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from binarynet.analysis.instructions import WORD_INSTRUCTIONS, words32
 from binarynet.analysis.layers import (
     FLOAT32_BYTES,
     ActivationMemory,
@@ -18,20 +19,12 @@ from binarynet.analysis.layers import (
     layers,
     value_bytes,
 )
+from binarynet.analysis.paper import ADD_PJ, CACHE_PJ, DRAM_PJ, MULTIPLY_PJ
 from binarynet.graph import Graph
 
-MULTIPLY_PJ = {"int8": 0.2, "int32": 3.1, "float16": 1.1, "float32": 3.7}
-ADD_PJ = {"int8": 0.03, "int32": 0.1, "float16": 0.4, "float32": 0.9}
-CACHE_PJ = ((8 << 10, 10.0), (32 << 10, 20.0), (1 << 20, 100.0))
-"""Size in bytes of a memory, and picojoules of one 64-bit access to it."""
-DRAM_PJ = (1300.0, 2600.0)
-"""Picojoules of one 64-bit access to DRAM, least and most."""
 ACCESS_BYTES = 8
-
-FLOAT32_MAC_PJ = MULTIPLY_PJ["float32"] + ADD_PJ["float32"]
 INPUT_MAC_PJ = ADD_PJ["int32"]
-XNOR_WORD_BITS = 32
-XNOR_MAC_PJ = 3 * ADD_PJ["int32"] / XNOR_WORD_BITS
+XNOR_INSTRUCTION_PJ = ADD_PJ["int32"]
 
 ASSUMPTIONS = (
     "float32 MAC: one MUL and one ADD, 3.7 + 0.9 pJ",
@@ -46,11 +39,39 @@ ASSUMPTIONS = (
 
 
 @dataclass(frozen=True)
-class Energy:
-    """Picojoules per image; memory from its least to its most (they differ where DRAM is used)."""
+class EnergyItem:
+    """Operations or memory accesses of one kind, per image.
 
-    arithmetic_pj: float
-    memory_pj: tuple[float, float]
+    Attributes:
+        name: what is done, in words.
+        count: how often.
+        each_pj: picojoules of one, least and most (they differ for DRAM only).
+    """
+
+    name: str
+    count: int
+    each_pj: tuple[float, float]
+
+    @property
+    def total_pj(self) -> tuple[float, float]:
+        return self.count * self.each_pj[0], self.count * self.each_pj[1]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What an image takes: operations, and 64-bit accesses to memory."""
+
+    arithmetic: tuple[EnergyItem, ...]
+    memory: tuple[EnergyItem, ...]
+
+    @property
+    def arithmetic_pj(self) -> float:
+        return sum(item.total_pj[0] for item in self.arithmetic)
+
+    @property
+    def memory_pj(self) -> tuple[float, float]:
+        """Least and most; they differ where DRAM is used."""
+        return sum(item.total_pj[0] for item in self.memory), sum(item.total_pj[1] for item in self.memory)
 
     @property
     def total_pj(self) -> tuple[float, float]:
@@ -72,28 +93,47 @@ def estimate_energy(graph: Graph) -> EnergyEstimate:
     packed_weights = sum(-(-layer.weights // 8) + FLOAT32_BYTES * layer.channels for layer in parts)
     float_weights = sum(layer.float32_bytes for layer in parts)
     return EnergyEstimate(
-        packed=Energy(sum(mac_energy_pj(layer) for layer in parts), _traffic(graph, packed_weights, memory, True)),
-        float32=Energy(
-            sum(layer.macs for layer in parts) * FLOAT32_MAC_PJ, _traffic(graph, float_weights, memory, False)
-        ),
+        packed=Energy(_packed_operations(parts), _traffic(graph, packed_weights, memory, True)),
+        float32=Energy(_float_operations(parts), _traffic(graph, float_weights, memory, False)),
     )
 
 
-def mac_energy_pj(layer: Layer) -> float:
-    """Arithmetic of one layer as packed, per image."""
-    return layer.macs * (INPUT_MAC_PJ if layer.arithmetic == "8-bit" else XNOR_MAC_PJ)
+def _packed_operations(parts: Sequence[Layer]) -> tuple[EnergyItem, ...]:
+    additions = sum(layer.macs for layer in parts if layer.arithmetic == "8-bit")
+    words = sum(words32(layer) for layer in parts if layer.arithmetic == "xnor-popcount")
+    return (
+        _operation("integer ADD of an 8-bit input", additions, INPUT_MAC_PJ),
+        _operation("XNOR, popcount, ADD on 32 bits", WORD_INSTRUCTIONS * words, XNOR_INSTRUCTION_PJ),
+    )
+
+
+def _float_operations(parts: Sequence[Layer]) -> tuple[EnergyItem, ...]:
+    macs = sum(layer.macs for layer in parts)
+    return (
+        _operation("32-bit float MUL", macs, MULTIPLY_PJ["float32"]),
+        _operation("32-bit float ADD", macs, ADD_PJ["float32"]),
+    )
+
+
+def _operation(name: str, count: int, each_pj: float) -> EnergyItem:
+    return EnergyItem(name, count, (each_pj, each_pj))
 
 
 def access_energy_pj(resident_bytes: int) -> tuple[float, float]:
     """One 64-bit access to the smallest memory that holds so many bytes: least and most."""
+    return _memory_for(resident_bytes)[1]
+
+
+def _memory_for(resident_bytes: int) -> tuple[str, tuple[float, float]]:
+    """Name of that memory, and the energy of an access to it."""
     for size, energy in CACHE_PJ:
         if resident_bytes <= size:
-            return energy, energy
-    return DRAM_PJ
+            return f"{size >> 10} KB" if size < 1 << 20 else f"{size >> 20} MB", (energy, energy)
+    return "DRAM", DRAM_PJ
 
 
-def _traffic(graph: Graph, weight_bytes: int, memory: ActivationMemory, packed: bool) -> tuple[float, float]:
-    """Memory energy: weights read once; values between layers written once and read once (the result only written)."""
+def _traffic(graph: Graph, weight_bytes: int, memory: ActivationMemory, packed: bool) -> tuple[EnergyItem, ...]:
+    """Weights are read once; values between layers written once and read once (the result only written)."""
     value_sizes = {
         node.name: value_bytes(graph.types[node.name])
         if packed
@@ -101,15 +141,17 @@ def _traffic(graph: Graph, weight_bytes: int, memory: ActivationMemory, packed: 
         for node in graph
         if is_stored(graph, node)
     }
-    peak = memory.packed_bytes if packed else memory.float32_bytes
     value_accesses = 2 * _accesses(value_sizes.values())
     if graph.output in value_sizes:
         value_accesses -= _accesses([value_sizes[graph.output]])
-    low, high = (
-        _accesses([weight_bytes]) * of_weights + value_accesses * of_values
-        for of_weights, of_values in zip(access_energy_pj(weight_bytes), access_energy_pj(peak), strict=True)
-    )
-    return low, high
+    items = []
+    for name, count, resident in (
+        ("weights", _accesses([weight_bytes]), weight_bytes),
+        ("activations", value_accesses, memory.packed_bytes if packed else memory.float32_bytes),
+    ):
+        where, each = _memory_for(resident)
+        items.append(EnergyItem(f"{name}, {where}", count, each))
+    return tuple(items)
 
 
 def _accesses(sizes: Iterable[int]) -> int:

@@ -16,6 +16,7 @@ from binarynet.cli.info import info
 from binarynet.cli.inspect import inspect
 from binarynet.cli.pack import pack
 from binarynet.cli.predict import predict
+from binarynet.cli.reproduce import reproduce
 from binarynet.cli.train import train
 from binarynet.cli.verify import verify
 
@@ -62,6 +63,7 @@ app.command()(_carry_interrupt(pack))
 app.command(options_metavar="[OPTIONS] [RUN]")(_carry_interrupt(verify))
 app.command()(_carry_interrupt(predict))
 app.command()(_carry_interrupt(inspect))
+app.command()(_carry_interrupt(reproduce))
 app.command()(_carry_interrupt(bench))
 app.command()(_carry_interrupt(datasets))
 app.command()(_carry_interrupt(info))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from binarynet.errors import VerificationError
 
 if TYPE_CHECKING:
     from binarynet.graph import Graph
-    from binarynet.runtime import Source
+    from binarynet.runtime import Model, Source
     from binarynet.training import LoadedRun
 
 MAX_NAMED = 5
@@ -68,6 +68,35 @@ def file_provenance(run: LoadedRun) -> dict[str, Any]:
         "recipe": run.recipe.model_dump(mode="json"),
         **{key: record[key] for key in kept if key in record},
     }
+
+
+class PackedRun(NamedTuple):
+    """A run as a packed model, and what it was packed from."""
+
+    model: Model
+    run: LoadedRun
+
+
+def packed(folder: Path) -> PackedRun:
+    """Pack a run's selected weights, proved equal to PyTorch on probe images.
+
+    Raises:
+        UnsupportedLayerError: it has no exact packed form.
+        UsageError, RecipeError, FileFormatError: it is no run, or a damaged one.
+    """
+    from binarynet.lowering import pack
+    from binarynet.training import load_run
+
+    run = load_run(folder)
+    record = run.provenance["dataset"]
+    model = pack(
+        run.model,
+        input_shape(run),
+        record["classes"],
+        image_policy=record["policy"],
+        provenance=file_provenance(run),
+    )
+    return PackedRun(model, run)
 
 
 def input_shape(run: LoadedRun) -> tuple[int, int, int]:

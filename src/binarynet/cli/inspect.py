@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json as json_module
-import statistics
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from binarynet.cli._console import plain_table, print_facts, print_json, printable, stdout
+from binarynet.cli._console import print_facts, print_json, printable, stdout
 from binarynet.cli._options import Json
+from binarynet.cli._tables import heading, number_table, print_repetition, sizes
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from binarynet.analysis import Account, Layer
 
-PAPER_DISTINCT = 0.42
-"""Share of distinct filters that the paper reports for its CIFAR-10 network."""
 _MANY_CLASSES = 12
 _LONGEST_FACT = 160
 """Longer texts are cut; ``--json`` has them whole."""
@@ -53,7 +49,7 @@ def _print_network(console: Console, model: Path, found: Account) -> None:
     network = found.network
     facts: dict[str, str | Text] = {
         "file": f"{model}, {found.file_bytes:,} bytes",
-        "input": f"{_sizes(network.graph.input.shape)}, 8 bits each",
+        "input": f"{sizes(network.graph.input.shape)}, 8 bits each",
         "output": _output(found),
     }
     facts["pictures"] = _pictures(found)
@@ -79,7 +75,7 @@ def _output(found: Account) -> str:
     output, classes = found.network.graph.output_type, found.network.classes
     if not classes:
         kind = {"f32": "scores", "i32": "integer sums", "bits": "bits", "u8": "8-bit values"}[output.kind]
-        return f"{_sizes(output.shape)} {kind}"
+        return f"{sizes(output.shape)} {kind}"
     names = ", ".join(printable(name) for name in classes[:_MANY_CLASSES])
     more = f" and {len(classes) - _MANY_CLASSES} more" if len(classes) > _MANY_CLASSES else ""
     return f"scores of {len(classes)} classes: {names}{more}"
@@ -87,17 +83,17 @@ def _output(found: Account) -> str:
 
 def _print_layers(console: Console, found: Account) -> None:
     """One row per layer; operations per image."""
-    _heading(console, "Layers")
+    heading(console, "Layers")
     if not found.layers:
         console.print("none")
         return
-    table = _table("layer", "does", "output", "weights", "operations", "inputs", right=("weights", "operations"))
+    table = number_table("layer", "does", "output", "weights", "operations", "inputs", right=("weights", "operations"))
     for item in found.layers:
         layer = item.layer
         table.add_row(
             Text(layer.name),
             _does(layer),
-            _sizes(layer.output.shape),
+            sizes(layer.output.shape),
             f"{layer.weights:,}",
             f"{layer.macs:,}",
             Text("8-bit", style="yellow") if layer.arithmetic == "8-bit" else "bits",
@@ -121,9 +117,11 @@ def _does(layer: Layer) -> str:
 
 def _print_bytes(console: Console, found: Account) -> None:
     """One row per layer, one column per role of a tensor; the lower right corner is the size of the file."""
-    _heading(console, "Bytes in the file")
+    from binarynet.analysis.units import in_ratio
+
+    heading(console, "Bytes in the file")
     columns = ("weights", "thresholds", "other", "bytes", "float32", "ratio")
-    table = _table("part", *columns, right=columns)
+    table = number_table("part", *columns, right=columns)
     table.add_row("header", "", "", "", f"{found.header_bytes:,}", "", "")
     sums = [0, 0, 0]
     for item in found.layers:
@@ -135,14 +133,14 @@ def _print_bytes(console: Console, found: Account) -> None:
             *(f"{part:,}" if part else "" for part in parts),
             f"{item.total_bytes:,}",
             f"{item.layer.float32_bytes:,}",
-            _ratio(item.layer.float32_bytes, item.total_bytes),
+            in_ratio(item.layer.float32_bytes, item.total_bytes),
         )
     table.add_row(
         "sum",
         *(f"{value:,}" for value in sums),
         f"{found.file_bytes:,}",
         f"{found.float32_bytes:,}",
-        _ratio(found.float32_bytes, found.file_bytes),
+        in_ratio(found.float32_bytes, found.file_bytes),
         style="bold",
     )
     console.print(table)
@@ -158,12 +156,12 @@ def _print_bytes(console: Console, found: Account) -> None:
 
 
 def _print_not_binary(console: Console, found: Account) -> None:
-    _heading(console, "Not binary")
+    heading(console, "Not binary")
     reasons = [(item.layer.name, reason) for item in found.layers for reason in item.layer.not_binary]
     if not reasons:
         console.print("nothing")
         return
-    table = _table("", "", header=False)
+    table = number_table("", "", header=False)
     for name, reason in reasons:
         table.add_row(Text(name), reason)
     console.print(table)
@@ -171,103 +169,43 @@ def _print_not_binary(console: Console, found: Account) -> None:
 
 def _print_costs(console: Console, found: Account) -> None:
     from binarynet.analysis import ASSUMPTIONS
+    from binarynet.analysis.units import in_energy, in_ratio
 
-    _heading(console, "One image, estimated")
-    table = _table("", "packed", "float32", "ratio", right=("packed", "float32", "ratio"))
+    heading(console, "One image, estimated")
+    table = number_table("", "packed", "float32", "ratio", right=("packed", "float32", "ratio"))
     memory, packed, float32 = found.memory, found.energy.packed, found.energy.float32
     table.add_row(
         "activations at a time, bytes",
         f"{memory.packed_bytes:,}",
         f"{memory.float32_bytes:,}",
-        _ratio(memory.float32_bytes, memory.packed_bytes),
+        in_ratio(memory.float32_bytes, memory.packed_bytes),
     )
     table.add_row(
         "energy, arithmetic",
-        _energy(packed.arithmetic_pj, packed.arithmetic_pj),
-        _energy(float32.arithmetic_pj, float32.arithmetic_pj),
-        _ratio(float32.arithmetic_pj, packed.arithmetic_pj),
+        in_energy(packed.arithmetic_pj, packed.arithmetic_pj),
+        in_energy(float32.arithmetic_pj, float32.arithmetic_pj),
+        in_ratio(float32.arithmetic_pj, packed.arithmetic_pj),
     )
     table.add_row(
         "energy, memory",
-        _energy(*packed.memory_pj),
-        _energy(*float32.memory_pj),
-        _ratio(float32.memory_pj[0], packed.memory_pj[0]),
+        in_energy(*packed.memory_pj),
+        in_energy(*float32.memory_pj),
+        in_ratio(float32.memory_pj[0], packed.memory_pj[0]),
     )
     console.print(table)
     console.print("energy: Horowitz's table for 45 nm, as in the paper. Assumed:", style="dim")
-    assumptions = _table("", "", header=False, padding=1)
+    assumptions = number_table("", "", header=False, padding=1)
     for assumption in ASSUMPTIONS:
         assumptions.add_row("-", assumption, style="dim")
     console.print(assumptions)
 
 
-def _ratio(larger: float, smaller: float) -> str:
-    if smaller == 0:
-        return ""
-    ratio = larger / smaller
-    return f"{ratio:.1f}x" if ratio < 99.95 else f"{ratio:.0f}x"
-
-
-def _energy(low_pj: float, high_pj: float) -> str:
-    """In the unit that fits: pJ, nJ, uJ, mJ; one number where both are the same."""
-    factor, unit = next(
-        ((factor, unit) for factor, unit in ((1e9, "mJ"), (1e6, "uJ"), (1e3, "nJ")) if high_pj >= factor), (1.0, "pJ")
-    )
-    low, high = f"{low_pj / factor:.2f}", f"{high_pj / factor:.2f}"
-    return f"{low} {unit}" if low == high else f"{low}-{high} {unit}"
-
-
 def _print_repetition(console: Console, found: Account) -> None:
-    _heading(console, "Filter repetition")
+    heading(console, "Filter repetition")
     if not found.repetition:
         console.print("none to count: this network has no convolutions, and dense layers have no 2D filters")
         return
-    columns = ("per map", "+-", "random", "+-", "layer", "+-")
-    table = _table("", "filters", *columns, right=columns)
-    for item in found.repetition:
-        shares = (
-            *(item.per_map, item.per_map_negated),
-            *(item.random_per_map, item.random_per_map_negated),
-            *(item.whole, item.whole_negated),
-        )
-        filters = f"{item.filters} on {item.maps} maps, {_sizes(item.kernel)}"
-        table.add_row(Text(item.layer), filters, *map(_percent, shares))
-    means = [_mean(item.per_map for item in found.repetition), _mean(item.per_map_negated for item in found.repetition)]
-    table.add_row("mean", "", *map(_percent, means), *[""] * 4, style="bold")
-    console.print(table)
-    console.print(
-        "distinct 2D filters, of those on one input map (random: what random filters would give) and of those in the "
-        f"layer; +-: a filter and its negation count once. The paper has {100 * PAPER_DISTINCT:.0f}% for its CIFAR-10 "
-        "network.",
-        style="dim",
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
-
-
-def _table(*columns: str, right: Sequence[str] = (), header: bool = True, padding: int = 2) -> Table:
-    """A plain table whose numbers are never folded."""
-    table = plain_table(*columns, right=right)
-    table.show_header = header
-    table.padding = (0, padding, 0, 0)
-    for column in table.columns:
-        column.no_wrap = column.justify == "right"
-    return table
-
-
-def _heading(console: Console, text: str) -> None:
-    console.print()
-    console.print(text, style="bold")
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
+    print_repetition(console, found.repetition)
 
 
 def _values(mapping: dict[str, Any]) -> str:

@@ -30,19 +30,9 @@ def pack(
     """
     if not is_run(run):
         raise UsageError(f"{run}: is a file; expected the folder of a trained run")
-    from binarynet.cli._runs import file_provenance, input_shape
-    from binarynet.lowering import pack as pack_module
-    from binarynet.training import load_run
+    from binarynet.cli._runs import packed
 
-    loaded = load_run(run)
-    record = loaded.provenance["dataset"]
-    model = pack_module(
-        loaded.model,
-        input_shape(loaded),
-        record["classes"],
-        image_policy=record["policy"],
-        provenance=file_provenance(loaded),
-    )
+    model, loaded = packed(run)
     file = out if out is not None else run / "model.bnn"
     model.save(file)
     facts = _facts(run, file, loaded.provenance.get("test_error"))
