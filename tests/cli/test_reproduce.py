@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from binarynet.analysis.paper import EXPERIMENTS
+from binarynet.analysis.table import differences, place
 from binarynet.errors import INSTALL_TRAIN, UnsupportedLayerError
+from binarynet.training import recipe as recipes
 from binarynet.training import train
 
 TINY = ("model.hidden=[16, 12]", "training.epochs=2", "training.threads=1")
@@ -56,6 +58,17 @@ def mnist_run(finished_runs, tmp_path) -> Path:
 def document(outcome) -> dict:
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.recipe)
+def test_the_packaged_recipe_is_the_papers_and_its_short_form_is_not(experiment):
+    """A new key of recipes whose default is not "off" must be told apart in analysis.paper or analysis.table."""
+    recipe = recipes.load(experiment.recipe).model_dump(mode="json")
+    assert place(experiment.data, recipe) == (experiment, "")
+    assert [str(difference) for difference in differences(recipe, experiment)] == []
+    quick = recipes.load(f"{experiment.recipe}-quick").model_dump(mode="json")
+    assert place(experiment.data, quick) == (experiment, "")
+    assert "training.epochs" in {difference.key for difference in differences(quick, experiment)}
 
 
 def test_without_runs_it_is_the_papers_table(run, tmp_path, monkeypatch):

@@ -130,6 +130,7 @@ _SVHN_SIZES = {"train": 598_388, "validation": 6_000, "test": 26_032}
 
 _BOTH: dict[str, tuple[Any, ...]] = {
     "augmentation.crop_fill": (128,),  # without a meaning as long as nothing is cropped
+    "model.weights": ("sign",),
     "optimizer.glorot_scaling": (True,),
 }
 _THEANO: dict[str, tuple[Any, ...]] = {

@@ -40,6 +40,7 @@ _LABELS = {
     "model.blocks": "convolution channels",
     "model.dense": "dense units",
     "model.kernel_size": "kernel size",
+    "model.weights": "binarization of weights",
     "model.dropout_in": "dropout of inputs",
     "model.dropout_hidden": "dropout of hidden units",
     "optimizer.learning_rate": "learning rate",
