@@ -229,6 +229,16 @@ def test_a_stopped_recipe_is_gone_on_with(run, tmp_path):
     assert json.loads((folder / "run.json").read_text())["resumed"] == 1
 
 
+def test_what_is_damaged_is_found_before_anything_is_trained(run, finished_runs, tmp_path):
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    shutil.copytree(finished_runs / "conv", tmp_path / "damaged")
+    (tmp_path / "damaged" / "checkpoints" / "best.ckpt").write_bytes(b"no checkpoint")
+    outcome = run("reproduce", tmp_path / "mine.toml", tmp_path / "damaged", "--runs", tmp_path / "runs")
+    assert outcome.code == 1
+    assert "best.ckpt" in outcome.error
+    assert not (tmp_path / "runs" / "mine").exists()
+
+
 def test_seeds(run, tmp_path):
     (tmp_path / "mine.toml").write_text(RECIPE)
     arguments = ("--seed", 1234, "--seed", 7, "--runs", tmp_path / "runs", "--json", "--no-pictures")

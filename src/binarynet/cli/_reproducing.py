@@ -124,8 +124,17 @@ def _finished_in(runs: Path) -> Iterator[Given]:
             yield Given("run", path)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one given thing contributes; a file has neither run nor curve."""
+
+    subject: Subject
+    run: FinishedRun | None = None
+    curve: Curve | None = None
+
+
 def carry_out(given: Sequence[Given], data_dir: Path | None, show: Literal["bar", "lines"]) -> Reproduction:
-    """Train what is to be trained, read the rest.
+    """Read what is finished, then train the rest; all in the order given.
 
     Raises:
         DataError: missing or damaged data of a recipe.
@@ -135,20 +144,35 @@ def carry_out(given: Sequence[Given], data_dir: Path | None, show: Literal["bar"
     from binarynet.analysis.reproduction import Reproduction
     from binarynet.analysis.table import results
 
-    finished: list[FinishedRun] = []
-    curves: list[Curve] = []
-    subjects: list[Subject] = []
-    for one, label in zip(given, _labels(given), strict=True):
-        if one.kind == "file":
-            subjects.append(_file_subject(one.path, label))
-            continue
-        result = _train(one, data_dir, show)
-        run = _finished_run(one.path, result)
-        finished.append(run)
-        curves.append(_curve(label, run, result))
-        subjects.append(_run_subject(one.path, label))
-    found, remarks = results(finished)
-    return Reproduction(found, tuple(curves), tuple(subjects), remarks)
+    labels = _labels(given)
+    parts: dict[int, _Part] = {}
+    for number in sorted(range(len(given)), key=lambda number: _needs_training(given[number])):
+        parts[number] = _part(given[number], labels[number], data_dir, show)
+    ordered = [parts[number] for number in range(len(given))]
+    found, remarks = results(part.run for part in ordered if part.run is not None)
+    return Reproduction(
+        found,
+        tuple(part.curve for part in ordered if part.curve is not None),
+        tuple(part.subject for part in ordered),
+        remarks,
+    )
+
+
+def _needs_training(one: Given) -> bool:
+    """So that what is damaged is found before hours of training, not after them."""
+    if one.recipe is None:
+        return False
+    from binarynet.cli._runs import provenance_of
+
+    return not (one.path / "run.json").is_file() or provenance_of(one.path)["status"] != "finished"
+
+
+def _part(one: Given, label: str, data_dir: Path | None, show: Literal["bar", "lines"]) -> _Part:
+    if one.kind == "file":
+        return _Part(_file_subject(one.path, label))
+    result = _train(one, data_dir, show)
+    run = _finished_run(one.path, result)
+    return _Part(_run_subject(one.path, label), run, _curve(label, run, result))
 
 
 def _labels(given: Sequence[Given]) -> list[str]:

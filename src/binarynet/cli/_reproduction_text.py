@@ -141,6 +141,8 @@ def _print_result(console: Console, number: int, result: Result) -> None:
     )
     if missing := result.missing_images():
         table.add_row("", Text(f"not all that the paper had: {'; '.join(missing)}"))
+    if notes := runs[0].notes:
+        table.add_row("", f"the data set has {len(notes)} remark{'s' if len(notes) > 1 else ''}: see report.json")
     for remark in experiment.remarks if experiment is not None else ():
         table.add_row("remark", remark)
     table.add_row("run", Text(", ".join(printable(run.path) for run in runs)))

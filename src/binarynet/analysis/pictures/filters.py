@@ -19,7 +19,7 @@ MOST_CHANNELS = 4
 _GROUND = 0.82
 _TILE = 90
 """Pixels of the sheet that a small filter is enlarged to."""
-_BETWEEN_CHANNELS, _BETWEEN_FILTERS, _COUNT_HEIGHT = 8, 26, 30
+_BETWEEN_CHANNELS, _BETWEEN_FILTERS, _COUNT_HEIGHT = 8, 26, 50
 _CHANNELS = {1: ("",), 3: ("R", "G", "B")}
 
 
@@ -57,7 +57,7 @@ def draw_distinct(layer: FirstLayer, label: str) -> Figure:
     axes = figure.subplots()
     _show(axes, sheet)
     height, width = tiles[0].shape
-    size = 12 * 72 * 0.5 * _COUNT_HEIGHT / sheet.shape[1]
+    size = min(12, 12 * 72 * 0.6 * _COUNT_HEIGHT / sheet.shape[1])
     for number, count in enumerate(counts):
         x = _BETWEEN_FILTERS + number % columns * (width + _BETWEEN_FILTERS) + width / 2
         y = _BETWEEN_FILTERS + number // columns * (height + _BETWEEN_FILTERS + _COUNT_HEIGHT) + height

@@ -12,6 +12,9 @@ from binarynet.analysis import paper
 from binarynet.analysis.pictures._style import OURS, PAPER, new_figure, plain_log_ticks
 from binarynet.analysis.table import Result
 
+_LOGARITHMIC = 4
+"""Errors that span more than such a factor are shown on a logarithmic axis."""
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -26,7 +29,8 @@ def draw(results: Sequence[Result]) -> Figure:
     """One panel per data set, one row per method; own results follow the row that they belong to."""
     rows = _rows(results)
     figure = new_figure(13, 1.6 + 0.36 * len(rows), margin=0.12)
-    figure.suptitle("Test error (%): the paper's Table 1 and own runs", x=0.01, ha="left", fontweight="bold")
+    title = "Test error (%): the paper's Table 1" + (" and own runs" if any(row.ours for row in rows) else "")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     panels = figure.subplots(1, len(paper.DATA_NAMES), sharey=True)
     for axes, (data, name) in zip(panels, paper.DATA_NAMES.items(), strict=True):
         _panel(axes, rows, data)
@@ -80,9 +84,13 @@ def _panel(axes: Axes, rows: Sequence[_Row], data: str) -> None:
             fontsize=11,
         )
     values = [percent for _, _, percent, _ in shown]
-    axes.set_xscale("log")
-    axes.set_xlim(min(values) / 1.15, max(values) * (max(values) / min(values)) ** 0.5 * 1.25)
-    plain_log_ticks(axes.xaxis)
+    low, high = min(values), max(values)
+    if high > _LOGARITHMIC * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.15, high * (high / low) ** 0.5 * 1.25)
+        plain_log_ticks(axes.xaxis)
+    else:
+        axes.set_xlim(low - 0.1 * (high - low), high + 0.55 * (high - low))
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", alpha=0.15)
     axes.tick_params(axis="y", length=0)
