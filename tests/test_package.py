@@ -88,8 +88,9 @@ EXPORTS = {
         ap2 ap2_value approx_sign binarize_weight drop identity_sign noise_key products random_words round_to_ap2 sign
         stochastic_sign stochastic_weight swish_sign""",
     "binarynet.layers": """
-        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear Estimator NoisyLayer Normalization
-        ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights set_noise_key""",
+        LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear ContrastNormalization Estimator NoisyLayer
+        Normalization Preprocessing ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights Whitening
+        set_noise_key""",
     "binarynet.optim": """
         Bop PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor latent_weights
         parameter_groups shift_adamax""",

@@ -91,6 +91,18 @@ def test_cifar10(run, tmp_path, cifar_files, recipe):
     assert "40 test images instead of 10,000" in notes
 
 
+def test_preprocessed_runs_are_evaluated_and_not_packed(run, tmp_path, svhn_files):
+    write_mat(svhn_files / "extra_32x32.mat", 60, 3)
+    folder, settings = tmp_path / "run", [part for setting in TINY for part in ("--set", setting)]
+    assert run("train", "svhn-torch7-lcn", "--data", svhn_files, "--out", folder, *settings).code == 0
+    assert run("evaluate", folder, "--data", svhn_files).code == 0
+    result = run("pack", folder, "-o", tmp_path / "model.bnn")
+    assert result.code == 1
+    assert "preprocess (ContrastNormalization): real-valued preprocessing has no exact 8-bit form" in result.error
+    assert "as in cifar10-torch7 and svhn-torch7" in result.error
+    assert not (tmp_path / "model.bnn").exists()
+
+
 @pytest.mark.parametrize(
     ("recipe", "extra", "sizes"),
     [("svhn-theano-quick", False, [110, 10, 40]), ("svhn-torch7", True, [160, 20, 40])],

@@ -11,7 +11,7 @@ from torch import nn
 
 from binarynet import ops
 from binarynet.errors import NonFiniteError, UnsupportedLayerError, UsageError
-from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign
+from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, ContrastNormalization, Sign
 from binarynet.lowering import pack
 
 
@@ -331,6 +331,18 @@ def test_channels_of_the_input():
 @pytest.mark.parametrize("given", [None, "model.pt", {}, Network, torch.nn.functional.relu])
 def test_what_is_no_module(given):
     refused(given, "expected a torch module, got", error=UsageError)
+
+
+def test_real_inputs():
+    """By the layer's name where somebody else computes them, by the preprocessing's where we do."""
+    network = Network(lambda m, x: m.conv(x))
+    network.conv = BinaryConv2d(3, 7, 3, real_input=True)
+    refused(network, r"^conv \(BinaryConv2d\): real_input=True: sums of real inputs are no integers; use first=True")
+    network = Network(lambda m, x: m.norm(m.conv(m.sign(x))))
+    network.sign = ContrastNormalization()
+    refused(
+        network, r"^sign \(ContrastNormalization\): real-valued preprocessing has no exact 8-bit form; train on the"
+    )
 
 
 class Ternary(BinaryLinear):

@@ -5,7 +5,15 @@ import torch
 
 from binarynet import models
 from binarynet.errors import UsageError
-from binarynet.layers import BatchNorm1d, BinaryLayer, Normalization, ShiftBatchNorm1d, ShiftBatchNorm2d
+from binarynet.layers import (
+    BatchNorm1d,
+    BinaryLayer,
+    ContrastNormalization,
+    Normalization,
+    ShiftBatchNorm1d,
+    ShiftBatchNorm2d,
+    Whitening,
+)
 
 
 def binary_weights(model):
@@ -106,7 +114,29 @@ def test_dropout_reaches_the_layers_that_it_names():
     assert [m.first for m in net.modules() if isinstance(m, BinaryLayer)] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(("preprocessing", "kind"), [("zca", Whitening), ("gcn_lcn", ContrastNormalization)])
+@pytest.mark.parametrize(
+    ("name", "options"), [("mlp", {"hidden": [4]}), ("convnet", {"blocks": [[4, 4]], "dense": [4]})]
+)
+def test_preprocessing_comes_first_and_makes_the_inputs_real(name, options, preprocessing, kind):
+    net = models.build(name, input_shape=(4, 6, 3), classes=3, preprocessing=preprocessing, **options)
+    entry, layer, norm = net.preprocess, *[m for m in net if isinstance(m, BinaryLayer | Normalization)][:2]
+    assert type(entry) is kind
+    assert next(iter(net)) is entry
+    assert (layer.first, layer.real_input, norm.input_scale) == (False, True, 1)
+    images = torch.randint(0, 256, (9, 3, 4, 6), dtype=torch.uint8)
+    if kind is Whitening:
+        entry.fit(images)
+    net(images).square().sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
+    assert net.eval()(images[:1]).shape == (1, 3)
+
+
 def test_what_is_refused():
+    with pytest.raises(UsageError, match="there is no preprocessing 'pca'; there are none, zca, gcn_lcn"):
+        models.build("mlp", input_shape=(2, 2, 1), classes=2, preprocessing="pca")
+    with pytest.raises(UsageError, match='"gcn_lcn" is for images, got features; use "none" or "zca"'):
+        models.build("mlp", input_shape=(1, 1, 9), classes=2, preprocessing="gcn_lcn")
     with pytest.raises(
         UsageError, match=r"unknown architecture 'mpl' \(did you mean 'mlp'\?\); there are cifar10-convnet, conv"
     ):

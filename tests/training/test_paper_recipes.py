@@ -42,6 +42,9 @@ PAPER = {
     "cifar10-torch7": Cell(14_022_016, 500, 200, 2**-6, halve_every=50, glorot_power_of_two=True),
     "svhn-torch7": Cell(6_397_632, 200, 200, 2**-7, halve_every=50, glorot_power_of_two=True),
 }
+PREPROCESSED = {"cifar10-torch7-zca": "zca", "svhn-torch7-lcn": "gcn_lcn"}
+"""What the Torch7 programs do to their images, and the print does not say."""
+
 SEEDS = {"theano": 1234, "torch7": 432}
 
 
@@ -50,7 +53,7 @@ def network(loaded):
 
 
 def test_what_is_packaged():
-    names = {"digits-mlp", "digits-convnet", *PAPER, *(f"{name}-quick" for name in PAPER)}
+    names = {"digits-mlp", "digits-convnet", *PAPER, *(f"{name}-quick" for name in PAPER), *PREPROCESSED}
     assert set(recipe.available()) == names
 
 
@@ -67,8 +70,8 @@ def test_every_recipe_names_a_data_set_and_a_network(name):
     assert loaded.dataset.name in data.available()
     assert loaded.augmentation == recipe.AugmentationSection()  # the paper's runs have none
     first, *others = binary_layers(loaded)
-    assert first.first
-    assert not any(layer.first for layer in others)
+    assert (first.first, first.real_input) == ((False, True) if name in PREPROCESSED else (True, False))
+    assert not any(layer.first or layer.real_input for layer in others)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -102,6 +105,14 @@ def test_the_rate_falls_by_the_papers_factor_per_epoch(name, factor):
     rate = [loaded.optimizer.rate(epoch, loaded.training.epochs) for epoch in (0, 1, loaded.training.epochs)]
     assert rate[1] / rate[0] == pytest.approx(factor, abs=5e-7)
     assert rate[2] == pytest.approx(PAPER[name].final_learning_rate)
+
+
+@pytest.mark.parametrize(("name", "preprocessing"), PREPROCESSED.items())
+def test_preprocessing_is_all_that_these_recipes_add(name, preprocessing):
+    plain, loaded = recipe.load(name.rpartition("-")[0]), recipe.load(name)
+    assert recipe.load(plain, [f"name={name}", f"model.preprocessing={preprocessing}"]) == recipe.load(
+        loaded, [f"description={plain.description}"]
+    )
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -3,6 +3,9 @@
 Sums stay integers from end to end: operands are +-1 (0 where dropped), or the odd integers ``2u - 255`` of 8-bit
 inputs ``u`` in a first layer, and both the accumulator and the stored result are float32 (float64 in a network that
 was moved to float64), also under autocast: bfloat16 operands would be exact, a bfloat16 result is not.
+
+The one exception is a layer with ``real_input=True``, behind real-valued preprocessing: it takes floats as they are,
+its sums are rounded, and no network with it can be packed.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class BinaryLayer(NoisyLayer):
         fan_in: number of products per output, ``kernel_area * in_channels``.
         fan_out: ``kernel_area * out_channels``; both enter the Glorot factor of ``binarynet.optim``.
         first: the layer takes uint8 images instead of +-1.
+        real_input: the layer takes any floats instead of +-1.
         dropout: probability with which an operand is masked to 0 in training mode.
         weights: "sign", or "stochastic_sign": in training mode, every forward pass draws +1 with probability
             ``clip((w + 1) / 2, 0, 1)``, and its backward pass uses the same ones.
@@ -42,7 +46,9 @@ class BinaryLayer(NoisyLayer):
 
     weight: nn.Parameter
 
-    def __init__(self, weight_shape: tuple[int, ...], *, first: bool, dropout: float, weights: Weights) -> None:
+    def __init__(
+        self, weight_shape: tuple[int, ...], *, first: bool, dropout: float, weights: Weights, real_input: bool = False
+    ) -> None:
         super().__init__()
         out_channels, in_channels, *kernel = weight_shape
         if min(weight_shape) < 1:
@@ -51,10 +57,13 @@ class BinaryLayer(NoisyLayer):
             raise UsageError(f"{type(self).__name__}: dropout must be in [0, 1), got {dropout}")
         if weights not in get_args(Weights):
             raise UsageError(f"{type(self).__name__}: weights must be one of {get_args(Weights)}, got {weights!r}")
+        if first and real_input:
+            raise UsageError(f"{type(self).__name__}: first=True takes bytes, real_input=True floats; give one of them")
         area = math.prod(kernel)
         self.fan_in = in_channels * area
         self.fan_out = out_channels * area
         self.first = first
+        self.real_input = real_input
         self.dropout = float(dropout)
         self.weights = weights
         self._check_bound()
@@ -86,7 +95,9 @@ class BinaryLayer(NoisyLayer):
 
     @property
     def sum_bound(self) -> int:
-        """Largest magnitude that an output sum can have in evaluation mode."""
+        """Largest magnitude that an output sum can have in evaluation mode; UsageError where inputs are real."""
+        if self.real_input:
+            raise UsageError(f"{type(self).__name__}: sums of real inputs have no bound")
         return self.fan_in * (INPUT_MAX if self.first else 1)
 
     @property
@@ -94,7 +105,7 @@ class BinaryLayer(NoisyLayer):
         return torch.float64 if self.weight.dtype == torch.float64 else torch.float32
 
     def _check_bound(self) -> None:
-        if self.sum_bound <= EXACT_FLOAT32_LIMIT:
+        if self.real_input or self.sum_bound <= EXACT_FLOAT32_LIMIT:
             return
         limit = EXACT_FLOAT32_LIMIT // (INPUT_MAX if self.first else 1)
         kind = "a first layer" if self.first else "a binary layer"
@@ -115,10 +126,9 @@ class BinaryLayer(NoisyLayer):
         elif x.is_floating_point():
             x = x.to(self._dtype)
         else:
-            raise ShapeError(
-                f"{type(self).__name__}: expected +-1 as floats, got {x.dtype} {list(x.shape)}; "
-                "put a Sign before it, or give first=True if it takes 8-bit images"
-            )
+            remedy = "put a Sign before it, or give first=True if it takes 8-bit images"
+            expected = "floats" if self.real_input else f"+-1 as floats ({remedy})"
+            raise ShapeError(f"{type(self).__name__}: expected {expected}, got {x.dtype} {list(x.shape)}")
         if self.training and self.dropout > 0:
             x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
         return x
@@ -130,7 +140,7 @@ class BinaryLayer(NoisyLayer):
         return sums
 
     def _options(self) -> str:
-        first = ", first=True" if self.first else ""
+        first = ", first=True" if self.first else ", real_input=True" if self.real_input else ""
         dropout = f", dropout={self.dropout:g}" if self.dropout else ""
         return first + dropout + (f", weights={self.weights!r}" if self.weights != "sign" else "")
 
@@ -146,6 +156,7 @@ class BinaryLinear(BinaryLayer):
         out_features: outputs per sample.
         first: take uint8 ``u`` and compute with the odd integers ``2u - 255``. The normalization that follows
             wants ``input_scale=1/255``.
+        real_input: take any floats, see :class:`BinaryLayer`; does not pack.
         dropout: in training mode, mask each operand to 0 with this probability.
         weights: "sign", or "stochastic_sign" in training mode, see :class:`BinaryLayer`.
 
@@ -160,10 +171,12 @@ class BinaryLinear(BinaryLayer):
         out_features: int,
         *,
         first: bool = False,
+        real_input: bool = False,
         dropout: float = 0.0,
         weights: Weights = "sign",
     ) -> None:
-        super().__init__((out_features, in_features), first=first, dropout=dropout, weights=weights)
+        shape = (out_features, in_features)
+        super().__init__(shape, first=first, real_input=real_input, dropout=dropout, weights=weights)
         self.in_features = in_features
         self.out_features = out_features
 
@@ -198,6 +211,7 @@ class BinaryConv2d(BinaryLayer):
         stride: int or (vertical, horizontal).
         padding: int, (vertical, horizontal), or "same" (odd kernels at stride 1); smaller than the kernel.
         first: take uint8 ``u`` and compute with ``2u - 255``.
+        real_input: take any floats, see :class:`BinaryLayer`; does not pack.
         dropout: in training mode, mask each operand to 0 with this probability.
         weights: "sign", or "stochastic_sign" in training mode, see :class:`BinaryLayer`.
 
@@ -216,11 +230,13 @@ class BinaryConv2d(BinaryLayer):
         stride: IntOrPair = 1,
         padding: IntOrPair | str = 0,
         first: bool = False,
+        real_input: bool = False,
         dropout: float = 0.0,
         weights: Weights = "sign",
     ) -> None:
         kernel = _pair(kernel_size)
-        super().__init__((out_channels, in_channels, *kernel), first=first, dropout=dropout, weights=weights)
+        shape = (out_channels, in_channels, *kernel)
+        super().__init__(shape, first=first, real_input=real_input, dropout=dropout, weights=weights)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel

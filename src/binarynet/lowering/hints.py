@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from binarynet.layers import Preprocessing
+
 FUNCTION_HINT = (
     "has no exact integer form. Known functions: binarynet.ops.sign, flatten, "
     "view/reshape(x.size(0), -1), max_pool2d, dropout, hardtanh before a sign"
@@ -17,6 +19,10 @@ _MODULE_HINTS: dict[type[nn.Module], str] = {
     nn.AvgPool2d: "averages are not integers; use torch.nn.MaxPool2d",
     nn.AdaptiveAvgPool2d: "averages are not integers; use torch.nn.MaxPool2d",
     nn.Softmax: "scores leave the network as they are; take the softmax outside",
+    Preprocessing: (
+        "real-valued preprocessing has no exact 8-bit form; train on the bytes themselves: without it, the first layer "
+        'with first=True (in recipes model.preprocessing = "none", as in cifar10-torch7 and svhn-torch7)'
+    ),
     nn.LogSoftmax: "scores leave the network as they are; take the softmax outside",
 }
 

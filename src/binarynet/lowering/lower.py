@@ -41,7 +41,7 @@ from binarynet.graph import (
     Threshold,
     Window,
 )
-from binarynet.layers import BinaryConv2d, BinaryLinear, Normalization, Sign, StochasticSign
+from binarynet.layers import BinaryConv2d, BinaryLayer, BinaryLinear, Normalization, Sign, StochasticSign
 from binarynet.lowering.hints import FUNCTION_HINT, module_hint
 from binarynet.lowering.thresholds import fold_thresholds
 from binarynet.lowering.trace import one_input, trace, unwrap
@@ -217,7 +217,7 @@ class _Lowering:
         raise self.refuse(node, FUNCTION_HINT)
 
     def dense(self, node: fx.Node, layer: BinaryLinear) -> _Stored:
-        source = self.layer_operand(node, layer.first)
+        source = self.layer_operand(node, layer)
         weights = weight_bits(str(node.target), layer)
         features = self.builder.types[source.name]
         if len(features.shape) == 1 and features.channels != weights.shape[1]:
@@ -227,7 +227,7 @@ class _Lowering:
         return self.add(Dense(self.unique(str(node.target)), source.name, pack_bits(weights)), node)
 
     def convolution(self, node: fx.Node, layer: BinaryConv2d) -> _Stored:
-        source = self.layer_operand(node, layer.first)
+        source = self.layer_operand(node, layer)
         weights = weight_bits(str(node.target), layer).transpose(0, 2, 3, 1)
         shape = self.builder.types[source.name]
         if len(shape.shape) == 3 and shape.channels != weights.shape[3]:
@@ -236,12 +236,14 @@ class _Lowering:
         name = self.unique(str(node.target))
         return self.add(Convolution(name, source.name, window, pack_bits(weights)), node)
 
-    def layer_operand(self, node: fx.Node, first: bool) -> _Stored:
+    def layer_operand(self, node: fx.Node, layer: BinaryLayer) -> _Stored:
+        if layer.real_input:
+            raise self.refuse(node, "real_input=True: sums of real inputs are no integers; use first=True, on bytes")
         source = self.stored(node, ("u8", "bits"), "a binary layer takes 8-bit images or signs: put a Sign before it")
         kind = self.builder.types[source.name].kind
-        if first and kind == "bits":
+        if layer.first and kind == "bits":
             raise self.refuse(node, "first=True means 8-bit inputs, but its input is signs; drop first=True")
-        if not first and kind == "u8":
+        if not layer.first and kind == "u8":
             raise self.refuse(node, "its input is the 8-bit image; construct it with first=True")
         return source
 

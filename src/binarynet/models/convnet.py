@@ -9,6 +9,7 @@ from torch import nn
 
 from binarynet.errors import UsageError
 from binarynet.layers import BinaryConv2d, Weights
+from binarynet.models._entry import SIGNS, PreprocessingName, enter
 from binarynet.models._registry import register
 from binarynet.models.mlp import ACTIVATIONS, Activation, NormalizationName, add_dense, new_normalization
 
@@ -25,6 +26,7 @@ def convnet(
     activation: Activation = "sign",
     normalization: NormalizationName = "batch",
     weights: Weights = "sign",
+    preprocessing: PreprocessingName = "none",
 ) -> nn.Sequential:
     """Blocks of "same" convolutions, each block closed by 2 x 2 max-pooling, then dense layers.
 
@@ -45,6 +47,9 @@ def convnet(
             "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
         normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
         weights: of every layer in training mode: "sign", or "stochastic_sign", drawn anew in every forward pass.
+        preprocessing: "none": bytes enter as 2u - 255; "zca" or "gcn_lcn": real numbers do, which does not pack
+            (:class:`binarynet.layers.Whitening`, which then wants to be fitted;
+            :class:`binarynet.layers.ContrastNormalization`).
 
     Raises:
         UsageError: an option out of range, or images too small for so many poolings.
@@ -60,26 +65,26 @@ def convnet(
             f"got {height} x {width}; use fewer blocks or larger images"
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    entry = enter(layers, preprocessing, input_shape)
     number = 0
     for block in blocks:
         for position, size in enumerate(block, start=1):
             number += 1
-            first = number == 1
             layers[f"conv{number}"] = BinaryConv2d(
                 channels,
                 size,
                 kernel_size,
                 padding="same",
-                first=first,
-                dropout=dropout_in if first else dropout_hidden,
+                **entry.options,
+                dropout=dropout_in if number == 1 else dropout_hidden,
                 weights=weights,
             )
             if position == len(block):
                 layers[f"pool{number}"] = nn.MaxPool2d(2)
                 height, width = height // 2, width // 2
-            layers[f"norm{number}"] = new_normalization(normalization, size, first=first, images=True)
+            layers[f"norm{number}"] = new_normalization(normalization, size, entry, images=True)
             layers[f"sign{number}"] = ACTIVATIONS[activation]()
-            channels = size
+            channels, entry = size, SIGNS
     layers["flatten"] = nn.Flatten()
     inputs = height * width * channels
     for size in dense:

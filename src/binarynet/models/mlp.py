@@ -10,7 +10,6 @@ from typing import Literal
 
 from torch import nn
 
-from binarynet.encoding import INPUT_MAX
 from binarynet.errors import UsageError
 from binarynet.layers import (
     BatchNorm1d,
@@ -23,6 +22,7 @@ from binarynet.layers import (
     StochasticSign,
     Weights,
 )
+from binarynet.models._entry import SIGNS, Entry, PreprocessingName, enter
 from binarynet.models._registry import register
 
 Activation = Literal["sign", "stochastic_sign", "identity_sign", "approx_sign", "swish_sign"]
@@ -56,6 +56,7 @@ def mlp(
     activation: Activation = "sign",
     normalization: NormalizationName = "batch",
     weights: Weights = "sign",
+    preprocessing: PreprocessingName = "none",
 ) -> nn.Sequential:
     """Flatten, then a binary layer, normalization and sign per hidden size, and a normalized output layer.
 
@@ -72,13 +73,18 @@ def mlp(
             "swish_sign" for another gradient (:class:`binarynet.layers.Sign`).
         normalization: of hidden layers: "batch", or "shift" as in the Torch7 setting; the last one is "batch".
         weights: of every layer in training mode: "sign", or "stochastic_sign", drawn anew in every forward pass.
+        preprocessing: "none": bytes enter as 2u - 255; "zca" or "gcn_lcn": real numbers do, which does not pack
+            (:class:`binarynet.layers.Whitening`, which then wants to be fitted;
+            :class:`binarynet.layers.ContrastNormalization`).
 
     Raises:
         UsageError: an option out of range.
     """
     if classes < 2:
         raise UsageError(f"mlp: a classifier needs at least 2 classes, got {classes}")
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    entry = enter(layers, preprocessing, input_shape)
+    layers["flatten"] = nn.Flatten()
     previous = math.prod(input_shape)
     for number, size in enumerate((*hidden, classes), start=1):
         hidden_layer = number <= len(hidden)
@@ -88,7 +94,7 @@ def mlp(
             previous,
             size,
             dropout_in if number == 1 else dropout_hidden,
-            first=number == 1,
+            entry=entry if number == 1 else SIGNS,
             normalization=normalization if hidden_layer else "batch",
             weights=weights,
         )
@@ -105,16 +111,15 @@ def add_dense(
     outputs: int,
     dropout: float,
     *,
-    first: bool = False,
+    entry: Entry = SIGNS,
     normalization: str = "batch",
     weights: Weights = "sign",
 ) -> None:
     """Append ``dense<number>`` and ``norm<number>``."""
-    layers[f"dense{number}"] = BinaryLinear(inputs, outputs, first=first, dropout=dropout, weights=weights)
-    layers[f"norm{number}"] = new_normalization(normalization, outputs, first=first)
+    layers[f"dense{number}"] = BinaryLinear(inputs, outputs, **entry.options, dropout=dropout, weights=weights)
+    layers[f"norm{number}"] = new_normalization(normalization, outputs, entry)
 
 
-def new_normalization(name: str, features: int, *, first: bool, images: bool = False) -> Normalization:
-    """The normalization behind a binary layer; ``first`` if that layer takes 8-bit inputs."""
-    scale = 1 / INPUT_MAX if first else 1.0
-    return NORMALIZATIONS[name][images](features, input_scale=scale)
+def new_normalization(name: str, features: int, entry: Entry, *, images: bool = False) -> Normalization:
+    """The normalization behind a binary layer."""
+    return NORMALIZATIONS[name][images](features, input_scale=entry.input_scale)

@@ -21,7 +21,16 @@ from binarynet import data
 from binarynet.data import Dataset
 from binarynet.errors import BackendUnavailableError, BinaryNetError, DataError, FileFormatError, UsageError
 from binarynet.files import write_whole
-from binarynet.training import augmentation, checkpoint, curves, display, memory, optimizer_state, provenance
+from binarynet.training import (
+    augmentation,
+    checkpoint,
+    curves,
+    display,
+    memory,
+    optimizer_state,
+    preprocessing,
+    provenance,
+)
 from binarynet.training import recipe as recipes
 from binarynet.training.batches import EvaluationBatches, TrainingBatches
 from binarynet.training.evaluation import Evaluation, evaluate
@@ -181,6 +190,7 @@ class _Job:
         )
         if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
             raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
+        preprocessing.fit(network, dataset.train)
         self.module = Classifier(network, recipe, optimizer_state=moments, cost_sum=progress.cost_sum)
         if moments is not None:
             steps = progress.epoch * self.batches.num_steps + progress.step
