@@ -249,9 +249,10 @@ def _read(source: _Source, notes: list[str]) -> list[tuple[Images, Labels]]:
         for name, md5 in checksums.items():
             path = source.path / name
             content = read_whole(path, MAX_BATCH_BYTES)
-            if (found := _md5(content)) != md5:
-                notes.append(f"{path}: content differs from the published {name} (md5 {found[:16]}...)")
             batches.append(_batch(source.form, content, str(path)))
+            if (found := _md5(content)) != md5:
+                held = f"md5 {found[:16]}..., {len(batches[-1][1]):,} images"
+                notes.append(f"{path}: content differs from the published {name} ({held})")
         return batches
     archive = source.form.archive
     if (found := file_sha256(source.path)) != archive.sha256:
