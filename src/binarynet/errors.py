@@ -11,6 +11,8 @@ BinaryNetError
   FileFormatError           a .bnn file (or a checkpoint) is not what it should be
   BackendUnavailableError   an engine or instruction set that this machine does not have
   VerificationError         two engines disagree
+  PeerError                 another process of a run failed (or stopped), and the first one tells it
+  ConnectionLostError       another process of a run has ended
 """
 
 
@@ -56,6 +58,14 @@ class BackendUnavailableError(BinaryNetError):
 
 class VerificationError(BinaryNetError):
     """Two engines that must agree do not."""
+
+
+class PeerError(BinaryNetError):
+    """Another process of the same run failed or stopped; the run's first process tells the user."""
+
+
+class ConnectionLostError(BinaryNetError):
+    """Another process of the same run has ended without a word."""
 
 
 INSTALL_TRAIN = 'pip install "binarynet[train]" (in a checkout: pip install ".[train]")'

@@ -55,6 +55,8 @@ def test_packaged_recipes_are_valid_and_survive_being_written(name):
         ("augmentation.flip=1", "augmentation.flip: expected a boolean, got 1"),
         ("augmentation.crop=4", r"unknown key 'augmentation.crop'.*\[augmentation\] takes flip, crop_padding, crop_f"),
         ("augmentation.crop_padding=-1", "crop_padding: expected greater than or equal to 0, got -1"),
+        ("training.devices=0", "training.devices: expected greater than or equal to 1, got 0"),
+        ("training.strategy=dpp", r"training.strategy: expected 'auto' or 'ddp', got 'dpp' \(did you mean 'ddp'\?\)"),
         ("augmentation.crop_fill=0", "crop_fill has no meaning without augmentation.crop_padding"),
     ],
 )
@@ -75,6 +77,14 @@ def test_keys_that_contradict_each_other_are_named():
         recipe.parse(raw)
     with pytest.raises(RecipeError, match=r"glorot_power_of_two has no meaning without optimizer.glorot_scaling"):
         recipe.load("digits-mlp", ["optimizer.glorot_power_of_two=true", "optimizer.glorot_scaling=false"])
+
+
+def test_a_shared_batch_is_divided_among_the_processes():
+    shared = recipe.load("digits-mlp", ["training.share_batch=true", "training.devices=5", "training.nodes=2"])
+    assert (shared.training.batch_size, shared.training.batch_per_process()) == (50, 5)
+    assert recipe.load("digits-mlp", ["training.devices=5"]).training.batch_per_process() == 50
+    with pytest.raises(RecipeError, match=r"training.batch_size 50 cannot be shared among 4 processes \(training.dev"):
+        recipe.load("digits-mlp", ["training.share_batch=true", "training.devices=4"])
 
 
 def torch7(**more):

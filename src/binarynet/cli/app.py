@@ -55,7 +55,7 @@ def _drop_output() -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    from binarynet.errors import INSTALL_TRAIN, BinaryNetError, UsageError
+    from binarynet.errors import INSTALL_TRAIN, BinaryNetError, PeerError, UsageError
 
     try:
         import typer.main
@@ -67,6 +67,10 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
+    except PeerError:
+        # The first process tells it and has the exit code; Lightning's would be killed in the middle of that if another
+        # one, which it started, ended with a code of its own.
+        return 0
     except UsageError as error:
         return _report(error, str(error), USAGE)
     except BinaryNetError as error:

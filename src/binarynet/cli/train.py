@@ -72,6 +72,8 @@ def train(
         resume=resume,
         show="bar" if sys.stderr.isatty() else "lines",
     )
+    if result.process:
+        return  # the first of several processes tells
     if json:
         print_json(asdict(result))
     else:

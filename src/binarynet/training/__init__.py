@@ -12,7 +12,7 @@ _NAMES = {
     "Evaluation": "evaluation",
     "LoadedRun": "run_directory",
     "Recipe": "recipe",
-    "RunResult": "run",
+    "RunResult": "result",
     "TrainingInterrupted": "run",
     "evaluate": "evaluation",
     "evaluate_run": "run",
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from binarynet.training.evaluation import evaluate as evaluate
     from binarynet.training.loss import squared_hinge as squared_hinge
     from binarynet.training.recipe import Recipe as Recipe
-    from binarynet.training.run import RunResult as RunResult
+    from binarynet.training.result import RunResult as RunResult
     from binarynet.training.run import TrainingInterrupted as TrainingInterrupted
     from binarynet.training.run import evaluate_run as evaluate_run
     from binarynet.training.run import train as train

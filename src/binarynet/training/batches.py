@@ -104,10 +104,24 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """All samples of a split in their order, the last batch as small as it comes; yields (images, labels)."""
+    """A split's samples in their order, the last batch as small as it comes; yields (images, labels).
 
-    def __init__(self, split: Split, batch_size: int) -> None:
-        self._images, self._labels = to_tensors(split)
+    Args:
+        split: the split.
+        batch_size: samples per batch.
+        rank, world_size: this process among all; each takes its share of consecutive samples, none twice.
+
+    Raises:
+        UsageError: there are fewer samples than processes.
+    """
+
+    def __init__(self, split: Split, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        count = len(split)
+        if count < world_size:
+            raise UsageError(f"{count:,} images cannot be shared among {world_size} processes; use fewer of them")
+        images, labels = to_tensors(split)
+        own = slice(rank * count // world_size, (rank + 1) * count // world_size)
+        self._images, self._labels = images[own], labels[own]
         self._batch_size = batch_size
 
     def __len__(self) -> int:

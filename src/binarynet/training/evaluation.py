@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,12 +74,17 @@ class Total:
         self._num_errors = self._num_errors + (scores.argmax(1) != labels).sum()
         self._cost_sum = self._cost_sum + squared_hinge(scores, labels).double() * len(labels)
 
-    def result(self) -> Evaluation:
-        """The sums as one :class:`Evaluation`; NonFiniteError where the cost is not finite."""
-        cost = float(self._cost_sum) / self._num_images
+    def result(self, joined: Callable[..., tuple[float, ...]] = lambda *sums: sums) -> Evaluation:
+        """The sums as one :class:`Evaluation`; NonFiniteError where the cost is not finite.
+
+        Args:
+            joined: adds numbers up over several processes, see :meth:`binarynet.training.world.World.sum`.
+        """
+        images, errors, cost_sum = joined(self._num_images, int(self._num_errors), float(self._cost_sum))
+        cost = cost_sum / images
         if not cost < float("inf"):
-            raise NonFiniteError(f"the scores of {self._num_images:,} images give a cost of {cost}; look for NaN")
-        return Evaluation(self._num_images, int(self._num_errors), cost)
+            raise NonFiniteError(f"the scores of {images:,.0f} images give a cost of {cost}; look for NaN")
+        return Evaluation(int(images), int(errors), cost)
 
 
 def check_finite(model: nn.Module) -> None:

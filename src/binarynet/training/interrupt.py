@@ -16,10 +16,13 @@ class Interrupt:
     """Takes the first Ctrl-C as a request, looked at by :meth:`check`; the second one acts at once.
 
     A context manager; outside the main thread, where Python delivers no signals, it does nothing.
+
+    Attributes:
+        requested: whether Ctrl-C was pressed.
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self.requested = False
         self._previous: Any = None
 
     def __enter__(self) -> Interrupt:
@@ -36,10 +39,10 @@ class Interrupt:
 
     def check(self) -> None:
         """Raise :class:`Stopped` if Ctrl-C was pressed."""
-        if self._requested:
+        if self.requested:
             raise Stopped
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self._requested:
+        if self.requested:
             raise Stopped
-        self._requested = True
+        self.requested = True

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from binarynet import optim
 from binarynet.errors import NonFiniteError
-from binarynet.layers import set_noise_key
+from binarynet.layers import Normalization, set_noise_key
 from binarynet.training import optimizer_state as optimizer_states
 from binarynet.training.batches import Batch
 from binarynet.training.evaluation import Evaluation, Total
 from binarynet.training.loss import squared_hinge
 from binarynet.training.randomness import Purpose, derive, seed_torch
 from binarynet.training.recipe import Recipe
+from binarynet.training.world import World
 
 
 class Classifier(LightningModule):
@@ -26,8 +27,9 @@ class Classifier(LightningModule):
     Args:
         network: takes uint8 ``[batch, channels, height, width]``, gives float scores ``[batch, classes]``.
         recipe: what to do.
+        world: the processes that train it; by default this one alone.
         optimizer_state: to go on from; checked already, see :meth:`new_optimizer`.
-        cost_sum: sum of the costs of the steps that the first epoch has behind it already.
+        cost_sum: sum of the costs of the steps, in all processes, that the first epoch has behind it already.
     """
 
     def __init__(
@@ -35,17 +37,22 @@ class Classifier(LightningModule):
         network: nn.Module,
         recipe: Recipe,
         *,
+        world: World | None = None,
         optimizer_state: dict[str, Any] | None = None,
         cost_sum: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
+        self.world = world if world is not None else World(recipe)
+        for module in network.modules():
+            if isinstance(module, Normalization):
+                module.synchronize = recipe.training.synchronize_statistics
         self.optimizer: torch.optim.Optimizer
         self.validation: Evaluation
         self._run = torch.compile(network) if recipe.training.compile else network
         self._optimizer_state = optimizer_state
-        self._cost_sum: Tensor | float = cost_sum
+        self._cost_sum: Tensor | float = cost_sum if self.world.first else 0.0
         self._validation_total = Total()
 
     def new_optimizer(self) -> torch.optim.Optimizer:
@@ -84,22 +91,28 @@ class Classifier(LightningModule):
         cost = squared_hinge(self._run(batch.images), batch.labels)
         seen = cost.detach()
         self._cost_sum = self._cost_sum + seen.double()
-        if (batch.step + 1) % self.recipe.training.log_every_steps == 0 and not math.isfinite(seen):
-            raise NonFiniteError(
-                f"the training cost is {float(seen)} in epoch {self.current_epoch + 1}, step {batch.step + 1}; "
-                "train with a smaller optimizer.learning_rate"
-            )
+        if (batch.step + 1) % self.recipe.training.log_every_steps == 0:
+            (value,) = self.world.sum(float(seen))
+            if not math.isfinite(value):
+                where = f"epoch {self.current_epoch + 1}, step {batch.step + 1}"
+                self.world.agree(
+                    NonFiniteError(
+                        f"the training cost is {value} in {where}; train with a smaller optimizer.learning_rate"
+                    )
+                )
         return cost
 
     def cost_sum(self) -> float:
-        """Sum of the costs of this epoch's steps so far; a host synchronisation on an accelerator."""
-        return float(self._cost_sum)
+        """Sum of the costs of this epoch's steps so far, over all processes, which meet here."""
+        return self.world.sum(float(self._cost_sum))[0]
 
     def start_next_epoch(self) -> None:
         """Forget the finished epoch's costs."""
         self._cost_sum = 0.0
 
     def on_validation_epoch_start(self) -> None:
+        if not self.recipe.training.synchronize_statistics:
+            self.world.take_first(self.network.buffers())  # what the checkpoint will hold
         self._validation_total = Total()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -107,4 +120,5 @@ class Classifier(LightningModule):
         self._validation_total.add(self.network(images), labels)
 
     def on_validation_epoch_end(self) -> None:
-        self.validation = self._validation_total.result()
+        with self.world.together():
+            self.validation = self._validation_total.result(self.world.sum)

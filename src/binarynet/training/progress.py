@@ -41,8 +41,9 @@ class Progress:
 
     Attributes:
         epoch, step: the next thing to do is this step of this epoch, both from 0.
-        cost_sum: sum of the costs of the current epoch's steps so far.
-        train_seconds, cpu_seconds: wall and processor time of training with validation, over all resumptions.
+        cost_sum: sum of the costs of the current epoch's steps so far, over all processes.
+        train_seconds, cpu_seconds: wall and processor time of training with validation, over all resumptions; the
+            latter of all processes.
         epoch_seconds: wall time of the current epoch so far.
         best_epoch, best_error: the epoch (from 1; 0 is none yet) of the lowest validation error, the latest of equals.
         history: one row per finished epoch.

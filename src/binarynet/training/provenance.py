@@ -13,6 +13,7 @@ from torch import nn
 
 from binarynet.data import Dataset
 from binarynet.layers import BinaryLayer
+from binarynet.training.recipe import TrainingSection
 
 
 def now() -> str:
@@ -32,14 +33,17 @@ def versions() -> dict[str, str]:
     }
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Processor, its cores, threads used by torch, operating system, and the device that trained."""
+def machine(device: str, training: TrainingSection) -> dict[str, Any]:
+    """Processor, its cores, operating system; threads of torch per process, device that trained, and processes."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": platform.platform(terse=True),
         "device": device,
+        "processes": training.devices * training.nodes,
+        "nodes": training.nodes,
+        "strategy": "ddp" if training.devices * training.nodes > 1 else "auto",
     }
 
 

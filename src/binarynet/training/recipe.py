@@ -128,26 +128,53 @@ class TrainingSection(Section):
 
     Attributes:
         epochs: passes over the training split.
-        batch_size: training batch, also of the batch statistics.
+        batch_size: samples per step in each process; of one process, also what batch statistics are taken over.
+        share_batch: ``batch_size`` is that of all processes together, as in a paper's recipe, and each takes its share.
         drop_last: leave out an incomplete last batch, as the original does (another one each epoch).
         evaluation_batch_size: has no influence on results.
         checkpoint_every_steps: write a checkpoint every so many steps within an epoch too; 0 at its end only.
         log_every_steps: how often the cost is looked at while an epoch runs, and NaN found.
         compile: run the network through ``torch.compile``.
         accelerator: "auto", "cpu", "gpu" or "mps".
-        threads: CPU threads of torch; 0 is torch's own choice. A resumed run repeats an uninterrupted one bit for
-            bit on the same device with the same number of threads.
+        devices: processes on each machine, one per GPU; on a CPU as many as you say.
+        nodes: machines.
+        strategy: how several processes train one network; "ddp" (each has all of it, gradients are averaged), which
+            is also what "auto" takes. One process alone needs none.
+        synchronize_statistics: batch statistics are those of all processes' batches joined, so that several processes
+            do what one would with the joined batch; false takes each process's own, and the first one's in the end.
+        threads: CPU threads of torch in each process; 0 is torch's own choice, divided among the processes that were
+            started together. A resumed run repeats an uninterrupted one bit for bit on the same device with the same
+            number of threads and processes.
     """
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)] = 100
+    share_batch: bool = False
     drop_last: bool = True
     evaluation_batch_size: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     log_every_steps: Annotated[int, Field(ge=1)] = 50
     compile: bool = False
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    synchronize_statistics: bool = True
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+    @model_validator(mode="after")
+    def _batch_can_be_shared(self) -> TrainingSection:
+        processes = self.devices * self.nodes
+        if self.share_batch and self.batch_size % processes:
+            raise ValueError(
+                f"training.batch_size {self.batch_size} cannot be shared among {processes} processes "
+                "(training.devices * training.nodes); take a multiple of that"
+            )
+        return self
+
+    def batch_per_process(self) -> int:
+        """Samples per step in each process."""
+        return self.batch_size // (self.devices * self.nodes) if self.share_batch else self.batch_size
 
 
 class AugmentationSection(Section):

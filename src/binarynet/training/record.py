@@ -50,6 +50,9 @@ class _Machine(_Part):
     threads: Annotated[int, Field(ge=1, le=1024)]
     system: str
     device: str
+    processes: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
+    strategy: str = "auto"
 
 
 class _Record(_Part):

@@ -14,10 +14,11 @@ from binarynet.files import write_whole
 from binarynet.training import checkpoint
 from binarynet.training.batches import Batch, TrainingBatches
 from binarynet.training.evaluation import check_finite
-from binarynet.training.interrupt import Interrupt
+from binarynet.training.interrupt import Interrupt, Stopped
 from binarynet.training.module import Classifier
 from binarynet.training.progress import EpochRow, Progress, to_csv
 from binarynet.training.run_directory import BEST, TRAINING, RunDirectory
+from binarynet.training.world import World
 
 
 class Recorder(Callback):
@@ -27,12 +28,15 @@ class Recorder(Callback):
     from, the table, the events. A kill between any two of them leaves a directory that a resumed run repeats into
     the same final state.
 
+    Of several processes, the first one writes; the others keep their progress, and hear where writing failed.
+
     Args:
         run: where to write.
         module: what is trained.
         progress: where the run stands, by its last complete checkpoint; updated in place.
         batches: the training batches; told the epoch.
         interrupt: asked before each step whether to stop.
+        world: the processes that train.
     """
 
     def __init__(
@@ -42,66 +46,76 @@ class Recorder(Callback):
         progress: Progress,
         batches: TrainingBatches,
         interrupt: Interrupt,
+        world: World,
     ) -> None:
         self._run = run
         self._module = module
         self._progress = progress
         self._batches = batches
         self._interrupt = interrupt
+        self._world = world
         self._writer: SummaryWriter | None = None
         self._wall = self._cpu = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._writer = SummaryWriter(str(self._run.tensorboard), purge_step=self._progress.epoch + 1)
+        self._world.prepare_training()
+        if self._world.first:
+            self._writer = SummaryWriter(str(self._run.tensorboard), purge_step=self._progress.epoch + 1)
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches.epoch = trainer.current_epoch
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        self._interrupt.check()
+        if self._world.any_asked(self._interrupt.requested):
+            raise Stopped
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._interrupt.check()
+        if self._world.size == 1:  # several processes have different numbers of these, and ask before the next step
+            self._interrupt.check()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         every, done = self._module.recipe.training.checkpoint_every_steps, batch.step + 1
         if every and done % every == 0 and done < self._batches.num_steps:
-            check_finite(self._module.network)
             self._take_time()
             after = self._progress.copy()
             after.step, after.cost_sum = done, self._module.cost_sum()
-            self._save(after)
+            with self._world.together():
+                check_finite(self._module.network)
+                self._save(after)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_finite(self._module.network)
         self._take_time()
         progress, validation = self._progress, self._module.validation
         row = EpochRow(
             epoch=trainer.current_epoch + 1,
             steps=(trainer.current_epoch + 1) * self._batches.num_steps,
             learning_rate=self._module.learning_rate(trainer.current_epoch),
-            training_cost=self._module.cost_sum() / self._batches.num_steps,
+            training_cost=self._module.cost_sum() / (self._batches.num_steps * self._world.size),
             validation_cost=validation.cost,
             validation_error=validation.error,
             seconds=progress.epoch_seconds,
         )
         self._module.start_next_epoch()
         after = progress.copy()
-        if after.finish_epoch(row):
-            weights = {
-                "epoch": row.epoch,
-                "validation_error": row.validation_error,
-                "network": self._module.network.state_dict(),
-            }
-            checkpoint.save(self._run.best, BEST, weights)
-        self._save(after)
-        write_whole(self._run.metrics, to_csv(progress.history))
-        self._log(row)
+        best = after.finish_epoch(row)
+        with self._world.together():
+            check_finite(self._module.network)
+            if best and self._world.first:
+                weights = {
+                    "epoch": row.epoch,
+                    "validation_error": row.validation_error,
+                    "network": self._module.network.state_dict(),
+                }
+                checkpoint.save(self._run.best, BEST, weights)
+            self._save(after)
+            if self._world.first:
+                write_whole(self._run.metrics, to_csv(progress.history))
+                self._log(row)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._close()
@@ -112,19 +126,20 @@ class Recorder(Callback):
 
     def _save(self, after: Progress) -> None:
         """Write the checkpoint to go on from; only then is that where the run stands."""
-        content = {
-            "progress": after.to_dict(),
-            "network": self._module.network.state_dict(),
-            "optimizer": self._module.optimizer.state_dict(),
-        }
-        checkpoint.save(self._run.last, TRAINING, content)
+        if self._world.first:
+            content = {
+                "progress": after.to_dict(),
+                "network": self._module.network.state_dict(),
+                "optimizer": self._module.optimizer.state_dict(),
+            }
+            checkpoint.save(self._run.last, TRAINING, content)
         self._progress.become(after)
 
     def _take_time(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         self._progress.train_seconds += wall - self._wall
         self._progress.epoch_seconds += wall - self._wall
-        self._progress.cpu_seconds += cpu - self._cpu
+        self._progress.cpu_seconds += self._world.sum(cpu - self._cpu)[0]
         self._wall, self._cpu = wall, cpu
 
     def _log(self, row: EpochRow) -> None:

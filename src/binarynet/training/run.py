@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch import nn
 
 from binarynet import data
 from binarynet.data import Dataset
-from binarynet.errors import BackendUnavailableError, BinaryNetError, DataError, FileFormatError, UsageError
+from binarynet.errors import (
+    BackendUnavailableError,
+    BinaryNetError,
+    ConnectionLostError,
+    DataError,
+    FileFormatError,
+    PeerError,
+    UsageError,
+)
 from binarynet.files import write_whole
 from binarynet.training import (
     augmentation,
@@ -36,50 +40,28 @@ from binarynet.training.batches import EvaluationBatches, TrainingBatches
 from binarynet.training.evaluation import Evaluation, evaluate
 from binarynet.training.interrupt import Interrupt, Stopped
 from binarynet.training.module import Classifier
-from binarynet.training.progress import EpochRow, Progress
+from binarynet.training.progress import Progress
 from binarynet.training.randomness import Purpose, derive, seed_torch
 from binarynet.training.recipe import Recipe
 from binarynet.training.recorder import Recorder
+from binarynet.training.result import RunResult, result_of
+from binarynet.training.resuming import check_same_data, last_state, look_at
 from binarynet.training.run_directory import (
     RunDirectory,
     build_network,
     check_best,
-    check_best_of_unfinished,
-    input_of,
     load_best,
     load_run,
     outline_network,
 )
+from binarynet.training.surroundings import quiet, torch_state
+from binarynet.training.world import World
 
 DEFAULT_FOLDER = Path("runs")
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C while training; the message says what is usable and how to go on."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What came out of a run.
-
-    Attributes:
-        directory: where it lies.
-        best_epoch: the selected epoch, from 1.
-        validation_error, test_error: of the selected weights, 0 to 1.
-        test_errors, test_images: the same as counts.
-        train_seconds, cpu_seconds: wall and processor time of training with validation.
-        history: one row per epoch.
-    """
-
-    directory: Path
-    best_epoch: int
-    validation_error: float
-    test_error: float
-    test_errors: int
-    test_images: int
-    train_seconds: float
-    cpu_seconds: float
-    history: tuple[EpochRow, ...]
 
 
 def train(
@@ -95,6 +77,9 @@ def train(
 
     A resumed run ends with the same weights, to the bit, as one that was never stopped (same device and threads).
     Resuming a finished run only reads its result.
+
+    Of several processes (``training.devices``, ``training.nodes``) all call this, with the same arguments. Where nobody
+    has started them, as torchrun would, this starts the others by running the program (``sys.argv``) again.
 
     Args:
         recipe: a packaged recipe's name, a ``.toml`` file, or a recipe; may be left out with ``resume``.
@@ -112,22 +97,35 @@ def train(
         DataError: missing or damaged data; a full disk (the last complete checkpoint stays).
         FileFormatError: a damaged, missing or foreign checkpoint, or a damaged run.json.
         NonFiniteError: training diverged.
+        PeerError: of several processes another one failed or was stopped, and the first one raises why.
+        ConnectionLostError: another process has ended.
         TrainingInterrupted: Ctrl-C.
     """
-    chosen, run, resuming = _choose(recipe, overrides, out, resume)
-    if resuming and (finished := _finished(run, chosen)) is not None:
-        return finished
-    _check_accelerator(chosen.training.accelerator)
-    dataset = data.load(chosen.dataset.name, data_dir, **chosen.dataset.options)
-    outline = outline_network(chosen, dataset.policy.shape, len(dataset.classes))
-    memory.check_fits(outline, chosen.training.accelerator)
-    with _quiet(), memory.kept(), _torch_state(chosen.training.threads or (_threads_before(run) if resuming else 0)):
-        seed_torch(derive(chosen.seed, Purpose.INITIAL_WEIGHTS), torch.device("cpu"))
-        with memory.told(outline):
-            network = build_network(chosen, dataset.policy.shape, len(dataset.classes))
-        progress, moments = _restore(run, chosen, network, dataset) if resuming else (Progress(), None)
-        job = _Job(chosen, run, dataset, network, progress, moments)
-        return job.carry_out(show, resuming)
+    asked, run = _asked_for(recipe, overrides, out, resume)
+    with quiet(), World(asked, run.path) as world, world.lost_connections_told():
+        start: dict[str, Any] = {}
+        dataset, error = None, None
+        try:
+            if world.first:
+                start = look_at(run, asked, resume)
+                if "result" in start and world.starts_the_others:
+                    return RunResult.from_dict(start["result"])
+            if "result" not in start:
+                dataset = _load_data(asked, data_dir)
+            if dataset is not None and world.first and start["resuming"]:
+                start["state"] = last_state(run, asked, dataset)
+        except BinaryNetError as raised:
+            error = raised
+        world.connect()
+        world.agree(error)
+        start = world.share(start)
+        if "result" in start:
+            return replace(RunResult.from_dict(start["result"]), process=world.rank)
+        assert dataset is not None
+        with memory.kept(), torch_state(asked.training.threads or start["threads"]):
+            with world.together():
+                job = _prepare(asked, run, world, dataset, start)
+            return job.carry_out(show, start["resuming"])
 
 
 def evaluate_run(
@@ -159,7 +157,7 @@ def evaluate_run(
         raise DataError(
             f"{run_dir} was trained on {name}, which is not found from here; say where it is (--dataset PATH)"
         ) from error
-    _check_same_data(record, dataset, RunDirectory(run_dir))
+    check_same_data(record, dataset, RunDirectory(run_dir))
     return evaluate(model, dataset.splits()[split], batch_size=recipe.training.evaluation_batch_size)
 
 
@@ -170,6 +168,7 @@ class _Job:
         self,
         recipe: Recipe,
         run: RunDirectory,
+        world: World,
         dataset: Dataset,
         network: nn.Module,
         progress: Progress,
@@ -177,36 +176,50 @@ class _Job:
     ) -> None:
         self.recipe = recipe
         self.run = run
+        self.world = world
         self.dataset = dataset
         self.progress = progress
+        self.interrupt = Interrupt()
         self.batches = TrainingBatches(
             dataset.train,
-            recipe.training.batch_size,
+            recipe.training.batch_per_process(),
             seed=recipe.seed,
             drop_last=recipe.training.drop_last,
+            rank=world.rank,
+            world_size=world.size,
             first_epoch=progress.epoch,
             first_step=progress.step,
             augmentation=augmentation.of_recipe(recipe, dataset.policy.shape),
         )
+        self.validation = EvaluationBatches(
+            dataset.validation, recipe.training.evaluation_batch_size, rank=world.rank, world_size=world.size
+        )
         if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
             raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
         preprocessing.fit(network, dataset.train)
-        self.module = Classifier(network, recipe, optimizer_state=moments, cost_sum=progress.cost_sum)
+        self.module = Classifier(network, recipe, world=world, optimizer_state=moments, cost_sum=progress.cost_sum)
         if moments is not None:
             steps = progress.epoch * self.batches.num_steps + progress.step
             optimizer_state.check(self.module.new_optimizer(), moments, steps, run.last)
         self.record: dict[str, Any] = {}
 
     def carry_out(self, show: display.Display, resuming: bool) -> RunResult:
-        self.run.create()
-        write_whole(self.run.recipe, self.recipe.to_toml())
-        self._open_record(resuming)
+        with self.world.together():
+            if self.world.first:
+                self.run.create()
+                write_whole(self.run.recipe, self.recipe.to_toml())
+                self._open_record(resuming)
         try:
-            with memory.told(self.module.network):
+            with memory.told(self.module.network), self.world.lost_connections_told():
                 self._fit(show)
                 return self._conclude()
-        except (Stopped, KeyboardInterrupt):
+        except (Stopped, KeyboardInterrupt, ConnectionLostError) as error:
+            if isinstance(error, ConnectionLostError) and not self.interrupt.requested:
+                self._note_end("failed", str(error))
+                raise
             self._note_end("interrupted", "Ctrl-C")
+            if not self.world.first:
+                raise PeerError("interrupted") from None
             raise TrainingInterrupted(self._how_to_go_on()) from None
         except BinaryNetError as error:
             self._note_end("failed", str(error))
@@ -216,32 +229,29 @@ class _Job:
         epochs = self.recipe.training.epochs
         if self.progress.epoch >= epochs:
             return
-        with Interrupt() as interrupt:
-            callbacks: list[Callback] = [Recorder(self.run, self.module, self.progress, self.batches, interrupt)]
-            shown = display.callback(show, self.progress, epochs, self.batches.num_steps)
-            if shown is not None:
-                callbacks.append(shown)
-            trainer = Trainer(
-                max_epochs=epochs,
-                accelerator=self.recipe.training.accelerator,
-                devices=1,
-                callbacks=callbacks,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                default_root_dir=self.run.path,
-            )
-            self.record["machine"] = provenance.machine(str(trainer.strategy.root_device))
-            self._write_record("running")
+        with self.interrupt:
+            recorder = Recorder(self.run, self.module, self.progress, self.batches, self.interrupt, self.world)
+            callbacks: list[Callback] = [recorder]
+            if self.world.first:
+                shown = display.callback(show, self.progress, epochs, self.batches.num_steps)
+                callbacks += [shown] if shown is not None else []
+            trainer = self.world.trainer
+            trainer.callbacks += callbacks  # type: ignore[attr-defined]
+            self.record["machine"] = provenance.machine(str(trainer.strategy.root_device), self.recipe.training)
+            with self.world.together():
+                self._write_record("running")
             # Lightning's own resume restores its loops only at the end of an epoch; all that it needs to know is this.
             trainer.fit_loop.epoch_progress.current.increment_by(self.progress.epoch)
-            validation = EvaluationBatches(self.dataset.validation, self.recipe.training.evaluation_batch_size)
-            trainer.fit(self.module, self.batches, validation)
+            trainer.fit(self.module, self.batches, self.validation)
 
     def _conclude(self) -> RunResult:
+        result: dict[str, Any] = {}
+        with self.world.together():
+            if self.world.first:
+                result = self._select_and_test().to_dict()
+        return replace(RunResult.from_dict(self.world.share(result)), process=self.world.rank)
+
+    def _select_and_test(self) -> RunResult:
         best = load_best(self.run, self.recipe, self.dataset.policy.shape, len(self.dataset.classes))
         check_best(self.run, best, (self.progress.best_epoch, self.progress.best_error), self.run.last)
         test = evaluate(best.model.eval(), self.dataset.test, batch_size=self.recipe.training.evaluation_batch_size)
@@ -251,7 +261,7 @@ class _Job:
         self.record |= {"test_error": test.error, "test_errors": test.num_errors, "test_images": test.num_images}
         self.record["finished"] = provenance.now()
         self._write_record("finished")
-        return _result(self.run, self.record, self.progress)
+        return result_of(self.run, self.record, self.progress)
 
     def _open_record(self, resuming: bool) -> None:
         self.record = {
@@ -274,6 +284,8 @@ class _Job:
             self.record["machine"] = before["machine"]
 
     def _write_record(self, status: str, reason: str | None = None) -> None:
+        if not self.world.first:
+            return
         progress = self.progress
         self.record |= {
             "status": status,
@@ -297,36 +309,48 @@ class _Job:
         return f"interrupted; {where}. Resume it to go on, with the same result as without the interruption."
 
 
-def _choose(
+def _asked_for(
     recipe: str | PathLike[str] | Recipe | None,
     overrides: Iterable[str],
     out: str | PathLike[str] | None,
     resume: bool,
-) -> tuple[Recipe, RunDirectory, bool]:
-    """The recipe, the directory, and whether there is something to resume in it."""
+) -> tuple[Recipe, RunDirectory]:
+    """The recipe (without one, that of the run to resume), and the run's directory."""
     overrides = list(overrides)
-    if recipe is None and (out is None or not resume):
+    if recipe is not None:
+        chosen = recipes.load(recipe, overrides)
+        return chosen, RunDirectory(out if out is not None else DEFAULT_FOLDER / chosen.name)
+    if out is None or not resume:
         raise UsageError("name a recipe, or the directory of a run to resume")
-    chosen = None if recipe is None else recipes.load(recipe, overrides)
-    path = Path(out) if out is not None else DEFAULT_FOLDER / (chosen.name if chosen else "")
-    run = RunDirectory(path)
+    run = RunDirectory(out)
     if not run.exists():
-        if chosen is None:
-            raise UsageError(f"{path}: there is no run to resume")
-        if resume:
-            raise UsageError(f"{path}: there is no run to resume; leave out --resume to start one")
-        return chosen, run, False
-    if not resume:
-        raise UsageError(f"{path} exists already; resume it, or choose another directory")
-    stored = run.read_recipe()
-    if chosen is None:
-        chosen = recipes.load(stored, overrides)
-    if differing := _differences(chosen.model_dump(), stored.model_dump()):
-        raise UsageError(
-            f"{path} was trained by another recipe (it differs in {', '.join(differing)}); resume it with the recipe "
-            "it has, or train in another directory"
-        )
-    return stored, run, True
+        raise UsageError(f"{run.path}: there is no run to resume")
+    return recipes.load(run.read_recipe(), overrides), run
+
+
+def _load_data(recipe: Recipe, data_dir: str | PathLike[str] | None) -> Dataset:
+    """The data set, once it is known that this machine can train on it."""
+    _check_accelerator(recipe.training.accelerator)
+    dataset = data.load(recipe.dataset.name, data_dir, **recipe.dataset.options)
+    memory.check_fits(outline_network(recipe, dataset.policy.shape, len(dataset.classes)), recipe.training.accelerator)
+    return dataset
+
+
+def _prepare(recipe: Recipe, run: RunDirectory, world: World, dataset: Dataset, start: dict[str, Any]) -> _Job:
+    """Build the network, and go back to where the run stands."""
+    shape, classes = dataset.policy.shape, len(dataset.classes)
+    seed_torch(derive(recipe.seed, Purpose.INITIAL_WEIGHTS), torch.device("cpu"))
+    with memory.told(outline_network(recipe, shape, classes)):
+        network = build_network(recipe, shape, classes)
+    state = start.get("state")
+    if not state:  # a new run, or one that was stopped before its first checkpoint
+        return _Job(recipe, run, world, dataset, network, Progress(), None)
+    checkpoint.load_network(network, state.get("network"), run.last)
+    moments = state.get("optimizer")
+    if not isinstance(moments, dict):
+        raise FileFormatError(f"{run.last}: holds no optimizer state")
+    progress = Progress.from_dict(state.get("progress"), str(run.last))
+    return _Job(recipe, run, world, dataset, network, progress, moments)
 
 
 def _check_accelerator(name: str) -> None:
@@ -336,112 +360,3 @@ def _check_accelerator(name: str) -> None:
             f'training.accelerator = "{name}", but torch {torch.__version__} finds none on this machine; '
             'use "auto" or "cpu"'
         )
-
-
-def _threads_before(run: RunDirectory) -> int:
-    """Threads of the run's first part, so that its other part rounds sums alike; 0 where they are not known."""
-    machine = run.read_provenance()["machine"] if run.provenance.is_file() else None
-    return int(machine["threads"]) if machine is not None else 0
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key in dict.fromkeys([*a, *b]):
-        mine, theirs = a.get(key), b.get(key)
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            keys += _differences(mine, theirs, f"{prefix}{key}.")
-        elif mine != theirs:
-            keys.append(prefix + key)
-    return keys
-
-
-def _restore(
-    run: RunDirectory, recipe: Recipe, network: nn.Module, dataset: Dataset
-) -> tuple[Progress, dict[str, Any] | None]:
-    """Put a run's last checkpoint into the network; where it stands, and the optimizer's state."""
-    record = run.read_provenance() if run.provenance.is_file() else None
-    if record is not None:
-        _check_same_data(record, dataset, run)
-    progress, content = run.read_last(record)
-    best = load_best(run, recipe, dataset.policy.shape, len(dataset.classes)) if run.best.is_file() else None
-    check_best_of_unfinished(run, best, progress)
-    if not content:
-        return progress, None  # stopped before the first checkpoint
-    checkpoint.load_network(network, content.get("network"), run.last)
-    moments = content.get("optimizer")
-    if not isinstance(moments, dict):
-        raise FileFormatError(f"{run.last}: holds no optimizer state")
-    return progress, moments
-
-
-def _check_same_data(record: dict[str, Any], dataset: Dataset, run: RunDirectory) -> None:
-    shape, classes = input_of(record, run.provenance)
-    sizes = {part: len(split) for part, split in dataset.splits().items()}
-    if shape != dataset.policy.shape or classes != len(dataset.classes) or record["dataset"].get("sizes") != sizes:
-        raise UsageError(
-            f"{run.path} was trained on other data: {record['dataset'].get('sizes')} images of {list(shape)} in "
-            f"{classes} classes, but {dataset.name} now has {sizes} of {list(dataset.policy.shape)} in "
-            f"{len(dataset.classes)}; use the same data (--data)"
-        )
-
-
-def _finished(run: RunDirectory, recipe: Recipe) -> RunResult | None:
-    """The result of a run that needs no more training, from its files; None for others."""
-    record = run.read_provenance() if run.provenance.is_file() else None
-    if record is None or record["status"] != "finished":
-        return None
-    progress, _ = run.read_last(record)
-    says = (record["epochs"], record["best_epoch"], record["validation_error"])
-    if (found := (progress.epoch, progress.best_epoch, progress.best_error)) != says:
-        raise FileFormatError(
-            f"{run.last}: stands after epoch {found[0]}, the best {found[1]} with validation error {found[2]}, but "
-            f"{run.provenance} says {says[0]}, {says[1]} and {says[2]}; it belongs to another run"
-        )
-    best = load_best(run, recipe, *input_of(record, run.provenance)) if run.best.is_file() else None
-    check_best(run, best, (record["best_epoch"], record["validation_error"]), run.provenance)
-    return _result(run, record, progress)
-
-
-def _result(run: RunDirectory, record: dict[str, Any], progress: Progress) -> RunResult:
-    return RunResult(
-        directory=run.path,
-        best_epoch=progress.best_epoch,
-        validation_error=progress.best_error,
-        test_error=record["test_error"],
-        test_errors=record["test_errors"],
-        test_images=record["test_images"],
-        train_seconds=progress.train_seconds,
-        cpu_seconds=progress.cpu_seconds,
-        history=tuple(progress.history),
-    )
-
-
-@contextmanager
-def _torch_state(threads: int) -> Iterator[None]:
-    """Leave torch's generators and number of threads as they were found."""
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        if threads:
-            torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's remarks on what it found and its advice, which say nothing about this run."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PossibleUserWarning)
-            for kind in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings("ignore", category=kind, module=r"lightning\.")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
