@@ -50,8 +50,8 @@ def copy(tmp_path):
 
 
 @pytest.fixture
-def never_trains(monkeypatch):
-    """An error must come before the first step."""
+def never_trains(monkeypatch, finished, stopped):
+    """An error must come before the first step. The runs are there before, whichever test a process starts with."""
     monkeypatch.setattr(Classifier, "training_step", lambda *arguments: pytest.fail("it went on training"))
 
 
