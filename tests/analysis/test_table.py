@@ -120,6 +120,21 @@ def test_what_is_switched_off_is_none(key, value):
     assert only(finished(recipe)).by_the_paper
 
 
+def test_several_processes_count_as_one_with_their_joined_batch():
+    recipe = paper_recipe("mnist-theano")
+    batch = recipe["training"]["batch_size"]
+    processes = {"devices": 2, "nodes": 2, "strategy": "ddp", "share_batch": True, "synchronize_statistics": True}
+    recipe["training"] |= processes
+    assert only(finished(recipe)).by_the_paper
+    recipe["training"] |= {"share_batch": False, "batch_size": batch // 4}
+    assert only(finished(recipe)).by_the_paper
+    recipe["training"] |= {"batch_size": batch, "synchronize_statistics": False}
+    assert [str(difference) for difference in only(finished(recipe)).differences] == [
+        f"batch size {4 * batch} (paper {batch})",
+        "separate batch statistics on (the paper has none)",
+    ]
+
+
 def test_print_and_program_both_count_as_the_papers():
     recipe = paper_recipe("mnist-torch7")
     assert recipe["optimizer"]["halve_every"] == 10

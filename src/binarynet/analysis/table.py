@@ -26,6 +26,7 @@ NOT_PART_OF_A_RESULT = frozenset(
         "training.log_every_steps",
         "training.compile",
         "training.accelerator",
+        "training.strategy",
         "training.threads",
     }
 )
@@ -36,6 +37,7 @@ _LABELS = {
     "training.epochs": "epochs",
     "training.batch_size": "batch size",
     "training.drop_last": "incomplete last batch left out",
+    "training.statistics_of_each_process": "separate batch statistics",
     "model.hidden": "hidden units",
     "model.blocks": "convolution channels",
     "model.dense": "dense units",
@@ -204,7 +206,7 @@ def results(runs: Iterable[FinishedRun]) -> tuple[tuple[Result, ...], tuple[str,
     groups: dict[str, dict[int, FinishedRun]] = {}
     remarks = []
     for run in runs:
-        flat = {key: value for key, value in flatten(run.recipe).items() if key not in NOT_PART_OF_A_RESULT}
+        flat = _of_a_result(run.recipe)
         group = groups.setdefault(json.dumps([run.data, flat, dict(run.sizes)], sort_keys=True), {})
         if (known := group.setdefault(run.seed, run)) is not run:
             remarks.append(f"{run.path}: left out of the table: same recipe and seed ({run.seed}) as {known.path}")
@@ -245,10 +247,8 @@ def differences(recipe: Mapping[str, Any], experiment: Experiment) -> tuple[Diff
     A key that the paper has nothing to say about (augmentation, another input) must be absent, empty or off.
     """
     found = []
-    for key, here in flatten(recipe).items():
+    for key, here in _of_a_result(recipe).items():
         allowed = experiment.constants.get(key)
-        if key in NOT_PART_OF_A_RESULT:
-            continue
         if allowed is None:
             if here not in (None, False, "", "none", [], {}, 0):
                 found.append(Difference(key, None, here))
@@ -256,6 +256,17 @@ def differences(recipe: Mapping[str, Any], experiment: Experiment) -> tuple[Diff
             found.append(Difference(key, allowed[0], here))
     first = ("training.epochs", *_WIDTHS)
     return tuple(sorted(found, key=lambda d: first.index(d.key) if d.key in first else len(first)))
+
+
+def _of_a_result(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted keys that make another result. Several processes count as one with their joined batch."""
+    flat = {key: value for key, value in flatten(recipe).items() if key not in NOT_PART_OF_A_RESULT}
+    processes = flat.pop("training.devices", 1) * flat.pop("training.nodes", 1)
+    if not flat.pop("training.share_batch", False) and "training.batch_size" in flat:
+        flat["training.batch_size"] *= processes
+    if flat.pop("training.synchronize_statistics", True) is False and processes > 1:
+        flat["training.statistics_of_each_process"] = True
+    return flat
 
 
 def flatten(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
