@@ -61,5 +61,6 @@ void test_api();
 void test_kernels(uint64_t seed);
 void test_networks(uint64_t seed);
 void test_threads(uint64_t seed);
+void test_training(uint64_t seed);
 
 }  // namespace binarynet_tests

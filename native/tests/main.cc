@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
       {"kernels", [seed] { binarynet_tests::test_kernels(seed); }},
       {"networks", [seed] { binarynet_tests::test_networks(seed); }},
       {"threads", [seed] { binarynet_tests::test_threads(seed); }},
+      {"training", [seed] { binarynet_tests::test_training(seed); }},
   };
   if (chosen.empty()) {
     for (const auto& suite : suites) chosen.push_back(suite.first);
@@ -35,7 +36,8 @@ int main(int argc, char** argv) {
   for (const std::string& name : chosen) {
     const auto suite = suites.find(name);
     if (suite == suites.end()) {
-      std::fprintf(stderr, "unknown suite '%s': expected api, kernels, networks or threads\n", name.c_str());
+      std::fprintf(stderr, "unknown suite '%s': expected api, kernels, networks, threads or training\n",
+                   name.c_str());
       return 2;
     }
     suite->second();

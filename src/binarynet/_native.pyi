@@ -69,3 +69,22 @@ class training:  # a submodule (native/python/training.cc)
         out: npt.NDArray[np.float32],
         num_threads: int,
     ) -> None: ...
+    @staticmethod
+    def to_bytes(
+        values: npt.NDArray[np.float32],
+        bytes: npt.NDArray[np.uint8],
+        zeros: npt.NDArray[np.uint64] | None,
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def multiply_bytes(
+        a: npt.NDArray[np.uint8],
+        masked: npt.NDArray[np.uint64] | None,
+        w: npt.NDArray[np.uint64],
+        out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def multiply_real(
+        left: npt.NDArray[np.float32], right: npt.NDArray[np.float32], out: npt.NDArray[np.float32], num_threads: int
+    ) -> None: ...

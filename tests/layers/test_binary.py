@@ -12,6 +12,7 @@ from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT
 from binarynet.errors import ShapeError, UsageError
 from binarynet.layers import BinaryConv2d, BinaryLinear, set_noise_key
+from binarynet.ops import products
 
 
 def signs(shape, seed):
@@ -170,6 +171,34 @@ def test_dropout_masks_operands_and_rescales_the_finished_sum(first, p):
     assert torch.equal(result, sums.float() * (1 / (1 - p)))
     assert abs(mask.mean().item() - (1 - p)) < 0.1
     assert torch.equal(layer.eval()(x), ((x.float() * 2 - 255 if first else x) @ layer.binary_weight().T))
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.3}, {"weights": "stochastic_sign"}])
+def test_packed_and_torchs_products_agree(first, options):
+    results = []
+    for mode in ("torch", "packed"):
+        torch.manual_seed(3)
+        layer = BinaryLinear(101, 37, first=first, **options)
+        set_noise_key(layer, 1)
+        x = pixels((6, 101), 4) if first else signs((6, 101), 4).requires_grad_()
+        with products.use(mode):
+            y = layer(x)
+            y.square().sum().backward()
+        results.append((y.detach(), layer.weight.grad, layer.weight.grad if first else x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1:], results[1][1:], rtol=1e-5, atol=1e-3)
+
+
+class HalvedWeights(BinaryLinear):
+    def binary_weight(self):
+        return super().binary_weight() / 2
+
+
+def test_a_subclass_may_have_weights_of_its_own():
+    layer = HalvedWeights(128, 128)
+    x = signs((3, 128), 1)
+    assert torch.equal(layer(x), x @ layer.binary_weight().T)
 
 
 def test_half_precision_modules_still_sum_in_float32():

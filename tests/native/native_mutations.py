@@ -29,6 +29,8 @@ AVX2_BYTES = "kernels/avx2_bytes.cc"
 AVX512 = "avx512_vpopcntdq"
 AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
 AVX512_BYTES = "kernels/avx512_vpopcntdq_bytes.cc"
+PORTABLE_DENSE = "training/portable_dense.cc"
+AVX512_DENSE = "training/avx512_vpopcntdq_dense.cc"
 
 MUTATIONS = (
     Mutation("a byte counter overflows", PORTABLE, "kWordsPerFlush = 31", "kWordsPerFlush = 32"),
@@ -124,4 +126,14 @@ MUTATIONS = (
     Mutation("AVX-512: a strip of two is left out", AVX512_BITS, "pixels - pixel == 2", "pixels - pixel == 9", AVX512),
     Mutation("AVX-512: >= instead of >", AVX512_BYTES, "_mm512_cmpgt_epi32_mask(", "_mm512_cmpge_epi32_mask(", AVX512),
     Mutation("AVX-512: 2u - 254", CLASSES, "-255 * (2 * ones", "-254 * (2 * ones", AVX512, AVX512_BYTES),
+    Mutation(
+        "AVX-512: the last quad of a dense layer", AVX512_BYTES, "quad % 16 * 4) & 15", "quad % 16 * 4) & 7", AVX512
+    ),
+    Mutation("training: NaN has the bit 0", PORTABLE_DENSE, "!(values[col] < 0)", "values[col] >= 0"),
+    Mutation("training: a group is its last term", PORTABLE_DENSE, "? term : sum + term", "? term : term"),
+    Mutation("training: masked inputs count as 1", "training/dense.cc", "255 * masked", "256 * masked"),
+    Mutation("training: -0 is not +1", AVX512_DENSE, "_CMP_NLT_UQ", "_CMP_NLE_UQ", AVX512),
+    Mutation("training: 257 is a byte", AVX512_DENSE, "_mm512_set1_ps(255.0f)", "_mm512_set1_ps(257.0f)", AVX512),
+    Mutation("training: the third step has no sign", AVX512_DENSE, "= table_signs(2)", "= table_signs(3)", AVX512),
+    Mutation("training: blocks are not added", AVX512_DENSE, "block.first = step == 0", "block.first = true", AVX512),
 )

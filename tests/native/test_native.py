@@ -11,7 +11,7 @@ import pytest
 from native_build import REPOSITORY, compiler, run, tool
 from native_mutations import MUTATIONS, Mutation
 
-SUITES = ("api", "kernels", "networks", "threads")
+SUITES = ("api", "kernels", "networks", "threads", "training")
 SOURCES = REPOSITORY / "native" / "src"
 
 

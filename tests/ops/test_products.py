@@ -39,9 +39,9 @@ def run(mode, x, weight, upstream):
 
 
 def bound(magnitudes, terms):
-    """Largest rounding error of a sum of n terms whose magnitudes sum up to this: a chain of at most n/4 + 4 additions
-    (any order of n terms has at most n), each rounding by half of a float32 step."""
-    return (terms / 4 + 4) * 2.0**-24 * magnitudes + 1e-38
+    """Largest rounding error of a sum of n terms whose magnitudes sum up to this: a term goes through at most so many
+    additions, and each rounds by half of a float32 step."""
+    return (min(terms, 128) + terms / 128 + 1) * 2.0**-24 * magnitudes + 1e-38
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -60,18 +60,40 @@ def test_packed_sums_are_exact_and_gradients_rounded_only(monkeypatch, isa, batc
     assert (error <= bound(g.double().abs().sum(0)[:, None], batch)).all()
 
 
+def pixels(batch, fan_in, seed=0):
+    u = torch.randint(0, 256, (batch, fan_in), generator=torch.Generator().manual_seed(seed))
+    u[0] = 255
+    return u.float() * 2 - 255
+
+
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("shape", [(5, 33, 64), (33, 65, 129)])
-def test_masked_operands(monkeypatch, isa, shape):
+@pytest.mark.parametrize("kind", ["masked signs", "pixels", "masked pixels"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 33, 64), (33, 65, 129), (130, 10, 784)])
+def test_other_packed_operands(monkeypatch, isa, kind, shape):
     monkeypatch.setenv("BINARYNET_FORCE_ISA", isa)
-    x, weight = operands(*shape)
-    x = (x.detach() * (random(*x.shape, seed=5) > -0.5)).requires_grad_()
-    assert (x == 0).any()
-    g = random(shape[0], shape[1], seed=3)
+    batch, fan_out, fan_in = shape
+    x, weight = operands(*shape, requires_grad=False)
+    if "pixels" in kind:
+        x = pixels(batch, fan_in)
+        weight[0] = 1  # its sum with the first row is the largest
+    if "masked" in kind:
+        x = x * (random(*x.shape, seed=5) > -0.5)
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    g = random(batch, fan_out, seed=3)
     y, gx, gw = run("packed", x, weight, g)
-    assert torch.equal(y.double(), x.detach().double() @ signs(weight).T)
-    torch.testing.assert_close(gx.double(), g.double() @ signs(weight), rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(gw.double(), g.double().T @ x.detach().double(), rtol=1e-5, atol=1e-4)
+    values = x.detach().double()
+    assert torch.equal(y.double(), values @ signs(weight).T)
+    error = (gx.double() - g.double() @ signs(weight)).abs()
+    assert (error <= bound(g.double().abs().sum(1, keepdim=True), fan_out)).all()
+    error = (gw.double() - g.double().T @ values).abs()
+    assert (error <= bound(g.double().T.abs() @ values.abs(), batch)).all()
+
+
+def test_sums_that_float32_cannot_hold_are_torchs():
+    x = torch.full((1, 65_794), 255.0)
+    with products.use("packed"), pytest.raises(UsageError, match=r"too large a fan-in \(65794\)"):
+        products.linear(x, torch.ones(1, 65_794))
+    assert products.linear(x, torch.ones(1, 65_794)).item() == pytest.approx(255 * 65_794)
 
 
 @pytest.mark.skipif("avx512_vpopcntdq" not in ISAS, reason="one instruction set with training kernels only")
@@ -79,13 +101,14 @@ def test_all_kernels_round_alike(monkeypatch):
     """The order of the sums is part of the contract: no instruction set, no number of threads changes a bit."""
     x, weight = operands(70, 600, 333)
     g = random(70, 600, seed=3)
+    shown = pixels(70, 333).requires_grad_()
     results = []
     for isa, threads in (("portable", 1), ("avx512_vpopcntdq", 1), ("avx512_vpopcntdq", 2), ("portable", 2)):
         monkeypatch.setenv("BINARYNET_FORCE_ISA", isa)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            results.append(run("packed", x, weight, g))
+            results.append([*run("packed", x, weight, g), *run("packed", shown, weight, g)])
         finally:
             torch.set_num_threads(before)
     for result in results[1:]:
@@ -122,7 +145,7 @@ def test_other_operands_are_multiplied_by_torch(value):
     g = random(20, 200)
     for ours, torchs in zip(run("auto", x, weight, g), run("torch", x, weight, g), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4, equal_nan=True)
-    with products.use("packed"), pytest.raises(UsageError, match=r"take -1, 0 and .1, got other operands"):
+    with products.use("packed"), pytest.raises(UsageError, match=r"take .1, -1 and 0, or 2u - 255 and 0"):
         products.linear(x, weight)
 
 
@@ -185,11 +208,11 @@ def test_one_graph_under_compile(mode):
 def test_the_operations_keep_torchs_rules():
     x, weight = operands(5, 20, 33)
     with products.use("packed"):
-        _, x_columns, weight_columns, packed = products._linear(x, weight, True, True)
+        _, x_columns, weight_columns, how = products._linear(x, weight, True, True)
         g = random(5, 20).requires_grad_()
         opcheck(products._linear, (x, weight, True, True))
-        opcheck(products._input_gradient, (g, weight, weight_columns, packed))
-        opcheck(products._weight_gradient, (g, x, x_columns, packed))
+        opcheck(products._input_gradient, (g, weight, weight_columns, how))
+        opcheck(products._weight_gradient, (g, x, x_columns, how))
 
 
 class Packed(Exception):

@@ -61,6 +61,12 @@ void prepare_weights(const Block& b, const Layout& l, uint64_t* to) {
     memset(to, 0, static_cast<size_t>(l.quads * vectors) * sizeof(uint64_t));
     for (int32_t k = 0; k < 16 * vectors && group * kWordChannels + k < b.out_c; ++k) {
       const uint64_t* from = b.weights + (group * kWordChannels + k) * pixels * pixel_words;
+      if (pixels == 1) {  // a dense layer: quads are nibbles; training prepares its weights in every step
+        for (int64_t quad = 0; quad < l.quads; ++quad) {
+          to[quad * vectors + k / 16] |= (from[quad / 16] >> (quad % 16 * 4) & 15) << (k % 16 * 4);
+        }
+        continue;
+      }
       for (int64_t tap = 0; tap < pixels * b.in_c; ++tap) {
         const uint64_t bit = from[tap / b.in_c * pixel_words + tap % b.in_c / 64] >> (tap % b.in_c % 64) & 1;
         const int64_t quad = tap / l.run_taps * l.run_quads + tap % l.run_taps / 4;

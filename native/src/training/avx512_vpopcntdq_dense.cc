@@ -22,17 +22,42 @@ int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // ---- Packing
 
+__mmask16 first_lanes(int64_t count) {
+  return count >= kLanes ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << count) - 1);
+}
+
 // What is besides +1 and -1; only asked where there is something.
 uint32_t classify(const float* values, int64_t count) {
-  uint32_t found = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (values[i] == 0.0f) {
-      found |= kFoundZero;
-    } else if (values[i] != 1.0f && values[i] != -1.0f) {
-      found |= kFoundOther;
-    }
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __mmask16 zero = 0;
+  __mmask16 byte = 0;
+  __mmask16 other = 0;
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const __mmask16 there = first_lanes(count - at);
+    const __m512 x = _mm512_maskz_loadu_ps(there, values + at);
+    const __m512 size = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), magnitude));
+    const __m512i integer = _mm512_maskz_cvttps_epi32(there, size);  // NaN and large ones: 0x80000000
+    const __mmask16 null = _mm512_mask_cmp_ps_mask(there, size, _mm512_setzero_ps(), _CMP_EQ_OQ);
+    const __mmask16 one = _mm512_mask_cmp_ps_mask(there, size, _mm512_set1_ps(1.0f), _CMP_EQ_OQ);
+    __mmask16 odd = _mm512_mask_test_epi32_mask(there, integer, _mm512_set1_epi32(1));
+    odd = _mm512_mask_cmp_ps_mask(odd, size, _mm512_set1_ps(255.0f), _CMP_LE_OQ);
+    odd = _mm512_mask_cmp_ps_mask(odd, size, _mm512_maskz_cvtepi32_ps(there, integer), _CMP_EQ_OQ);
+    zero |= null;
+    byte |= static_cast<__mmask16>(odd & ~one);
+    other |= static_cast<__mmask16>(there & ~(null | odd));
   }
-  return found;
+  return (zero != 0 ? kFoundZero : 0u) | (byte != 0 ? kFoundByte : 0u) | (other != 0 ? kFoundOther : 0u);
+}
+
+void to_bytes(const float* values, int64_t count, uint8_t* bytes) {
+  const __m512i offset = _mm512_set1_epi32(255);
+  for (int64_t at = 0; at < count; at += kLanes) {
+    const __mmask16 there = first_lanes(count - at);
+    const __m512 x = _mm512_maskz_loadu_ps(there, values + at);
+    const __mmask16 given = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+    const __m512i doubled = _mm512_maskz_add_epi32(given, _mm512_maskz_cvttps_epi32(given, x), offset);
+    _mm512_mask_cvtepi32_storeu_epi8(bytes + at, there, _mm512_maskz_srli_epi32(given, doubled, 1));
+  }
 }
 
 constexpr int64_t kChunk = 4096;  // columns whose column bits of one word (16 KB) are filled together
@@ -73,7 +98,7 @@ struct RowPart {
     if (whole == cols) return;
     uint64_t word = 0;
     for (int64_t at = whole; at < cols; at += kLanes) {
-      const __mmask16 there = at + kLanes <= cols ? 0xffff : static_cast<__mmask16>((1u << (cols - at)) - 1);
+      const __mmask16 there = first_lanes(cols - at);
       word |= pack(at, _mm512_maskz_loadu_ps(there, values + at), there) << (at - whole);
     }
     if (bits != nullptr) bits[whole / kRowBits] = word;
@@ -157,11 +182,18 @@ void build_tables(const SignedProduct& p, int64_t row_begin, int64_t row_end, in
   }
 }
 
+// A result larger than the caches is written past them: that saves reading it first.
+bool may_stream(const float* out, int64_t rows, int64_t cols) {
+  constexpr int64_t kLarge = 1 << 21;  // floats
+  return rows * cols >= kLarge && cols % kLanes == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+}
+
 // Where the sums of a block go: to the scratch memory [panel][row][16], or, with the last block, out.
 struct Block {
   const float* tables;
   int64_t words, groups;  // groups of the last word may be fewer than 8
   bool first, last;
+  bool stream;
 };
 
 template <int kRows>
@@ -197,8 +229,12 @@ void multiply_block(const SignedProduct& p, int64_t row_begin, int64_t panel_beg
     }
     const int64_t col = panel * kLanes;
     float* out = p.out + row_begin * p.cols + col;
-    const __mmask16 there =
-        col + kLanes <= p.cols ? 0xffff : static_cast<__mmask16>((1u << (p.cols - col)) - 1);
+    if (block.stream) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) _mm512_stream_ps(out + r * p.cols, sums[r]);
+      continue;
+    }
+    const __mmask16 there = first_lanes(p.cols - col);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) _mm512_mask_storeu_ps(out + r * p.cols, there, sums[r]);
   }
@@ -218,22 +254,117 @@ void multiply(const SignedProduct& p, int64_t row_begin, int64_t row_end, int64_
   float* tables = static_cast<float*>(workspace);
   float* scratch = tables + kBlockGroups * kTileRows * kTableFloats;
   const MultiplyBlock multiply_rows = kMultiplyBlock[row_end - row_begin - 1];
+  const bool stream = may_stream(p.out, p.rows, p.cols);
   for (int64_t step = 0; step < p.steps; step += kBlockSteps) {
     Block block = {};
     block.tables = tables;
     block.groups = (smaller(kBlockSteps, p.steps - step) + kGroupSteps - 1) / kGroupSteps;
     block.first = step == 0;
     block.last = step + kBlockSteps >= p.steps;
+    block.stream = stream;
     build_tables(p, row_begin, row_end, step, block.groups, tables);
     multiply_rows(p, row_begin, panel_begin, panel_end, step / kWordRows, block, scratch);
   }
+  if (stream) _mm_sfence();
 }
+
+// ---- Products of real numbers: operands of a first layer, or masked ones, times gradients
+//
+// 8 rows x 48 columns stay in registers through a block of steps. Both operands are copied together first:
+// their rows may be a power of two apart, where the caches hold only few of them.
+
+constexpr int kRealTileRows = 8;
+constexpr int kRealTilePanels = 3;
+constexpr int64_t kRealTileCols = kRealTilePanels * kLanes;
+
+// left: [row tile][step][8], zero beyond row_end.
+void gather_left(const RealProduct& p, int64_t row_begin, int64_t row_end, int64_t step, int64_t steps,
+                 float* to) {
+  for (int64_t row = row_begin; row < row_end; row += kRealTileRows) {
+    const __mmask8 there = static_cast<__mmask8>(first_lanes(smaller(kRealTileRows, row_end - row)));
+    for (int64_t i = 0; i < steps; ++i, to += kRealTileRows) {
+      _mm256_store_ps(to, _mm256_maskz_loadu_ps(there, p.left + (step + i) * p.rows + row));
+    }
+  }
+}
+
+// right: [step][48], zero beyond the last column.
+void gather_right(const RealProduct& p, int64_t col, int64_t step, int64_t steps, float* to) {
+  for (int64_t i = 0; i < steps; ++i) {
+    for (int64_t at = 0; at < kRealTileCols; at += kLanes, to += kLanes) {
+      const int64_t rest = p.cols - col - at;
+      const float* from = p.right + (step + i) * p.cols + col + at;
+      _mm512_store_ps(to, rest <= 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(first_lanes(rest), from));
+    }
+  }
+}
+
+void multiply_real_tile(const RealProduct& p, const float* left, const float* right, int64_t row,
+                        int64_t row_end, int64_t col, int64_t steps, bool first, bool stream) {
+  __m512 sums[kRealTileRows][kRealTilePanels];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRealTileRows; ++r) {
+#pragma GCC unroll 3
+    for (int c = 0; c < kRealTilePanels; ++c) sums[r][c] = _mm512_setzero_ps();
+  }
+  for (int64_t i = 0; i < steps; ++i, left += kRealTileRows, right += kRealTileCols) {
+    const __m512 right0 = _mm512_load_ps(right);
+    const __m512 right1 = _mm512_load_ps(right + kLanes);
+    const __m512 right2 = _mm512_load_ps(right + 2 * kLanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRealTileRows; ++r) {
+      const __m512 value = _mm512_set1_ps(left[r]);
+      sums[r][0] = _mm512_fmadd_ps(value, right0, sums[r][0]);
+      sums[r][1] = _mm512_fmadd_ps(value, right1, sums[r][1]);
+      sums[r][2] = _mm512_fmadd_ps(value, right2, sums[r][2]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRealTileRows; ++r) {
+#pragma GCC unroll 3
+    for (int c = 0; c < kRealTilePanels; ++c) {
+      const int64_t at = col + c * kLanes;
+      if (row + r >= row_end || at >= p.cols) continue;
+      float* out = p.out + (row + r) * p.cols + at;
+      const __mmask16 there = first_lanes(p.cols - at);
+      const __m512 sum = first ? sums[r][c] : _mm512_add_ps(_mm512_maskz_loadu_ps(there, out), sums[r][c]);
+      if (stream) {
+        _mm512_stream_ps(out, sum);
+      } else {
+        _mm512_mask_storeu_ps(out, there, sum);
+      }
+    }
+  }
+}
+
+void multiply_real(const RealProduct& p, int64_t row_begin, int64_t row_end, void* workspace) {
+  float* left = static_cast<float*>(workspace);
+  float* right = left + kRealRows * kBlockSteps;
+  const bool stream = p.steps <= kBlockSteps && may_stream(p.out, p.rows, p.cols);
+  for (int64_t step = 0; step < p.steps; step += kBlockSteps) {
+    const int64_t steps = smaller(kBlockSteps, p.steps - step);
+    gather_left(p, row_begin, row_end, step, steps, left);
+    for (int64_t col = 0; col < p.cols; col += kRealTileCols) {
+      gather_right(p, col, step, steps, right);
+      for (int64_t row = row_begin; row < row_end; row += kRealTileRows) {
+        multiply_real_tile(p, left + (row - row_begin) * steps, right, row, row_end, col, steps, step == 0,
+                           stream);
+      }
+    }
+  }
+  if (stream) _mm_sfence();
+}
+
+constexpr size_t floats(int64_t count) { return static_cast<size_t>(count) * sizeof(float); }
 
 }  // namespace
 
 const DenseKernels kAvx512VpopcntdqDense = {
-    pack, multiply,
-    static_cast<size_t>(kBlockGroups * kTileRows * kTableFloats + kTilePanels * kTileRows * kLanes) *
-        sizeof(float)};
+    pack,
+    multiply,
+    floats(kBlockGroups * kTileRows * kTableFloats + kTilePanels * kTileRows * kLanes),
+    to_bytes,
+    multiply_real,
+    floats(kBlockSteps * (kRealRows + kRealTileCols))};
 
 }  // namespace binarynet::training

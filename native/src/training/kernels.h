@@ -21,6 +21,7 @@ constexpr int64_t kBlockSteps = 128;  // terms whose tables fit into the first-l
 constexpr int64_t kBlockWords = kBlockSteps / kWordRows;
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTilePanels = 128;
+constexpr int64_t kRealRows = 256;
 
 // Two packed forms of the signs of a float matrix [rows, cols], bit 1 for +1:
 //   row bits     uint64 [rows][row_words]: along a row, as everywhere in the package
@@ -35,8 +36,8 @@ constexpr int64_t column_offset(int64_t cols, int64_t word, int64_t panel) {
   return ((word / kBlockWords * panels(cols) + panel) * kBlockWords + word % kBlockWords) * kLanes;
 }
 
-// What a matrix holds besides +1 and -1.
-enum Found : uint32_t { kFoundZero = 1, kFoundOther = 2 };
+// What a matrix holds besides +1 and -1. Bytes are what 8-bit inputs u stand for: the odd integers 2u - 255.
+enum Found : uint32_t { kFoundZero = 1, kFoundByte = 2, kFoundOther = 4 };
 
 struct Signs {
   const float* values;  // [rows][cols]
@@ -59,6 +60,15 @@ struct SignedProduct {
   float* out;             // [rows][cols]
 };
 
+// out[r][c] = sum over steps i of left(i, r) * right(i, c), in float32: in blocks of kBlockSteps, each a
+// chain of fused multiply-adds from 0, the blocks added one by one to the first.
+struct RealProduct {
+  const float* left;   // [steps][rows]
+  const float* right;  // [steps][cols]
+  int64_t steps, rows, cols;
+  float* out;  // [rows][cols]
+};
+
 struct DenseKernels {
   // Packs the rows of blocks [block_begin, block_end); returns what was found there, if that is asked.
   uint32_t (*pack)(const Signs& signs, int64_t block_begin, int64_t block_end);
@@ -68,6 +78,11 @@ struct DenseKernels {
                    int64_t panel_end, void* workspace);
   // Scratch bytes (64-byte aligned) of one call of multiply().
   size_t multiply_workspace;
+  // bytes[i] = u where values[i] is 2u - 255, and 0 where it is 0; nothing else may be there.
+  void (*to_bytes)(const float* values, int64_t count, uint8_t* bytes);
+  // Rows [row_begin, row_end), at most kRealRows of them.
+  void (*multiply_real)(const RealProduct& product, int64_t row_begin, int64_t row_end, void* workspace);
+  size_t multiply_real_workspace;
 };
 
 extern const DenseKernels kPortableDense;

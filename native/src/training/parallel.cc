@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <mutex>
 
@@ -34,6 +35,17 @@ std::shared_ptr<ThreadPool> pool_of(int32_t num_threads) {
 }
 
 }  // namespace
+
+void* scratch(size_t bytes) {
+  constexpr size_t kKept = size_t{4} << 20;
+  thread_local AlignedBuffer buffer;
+  const bool too_large = buffer.bytes() > kKept && bytes <= kKept;
+  if (buffer.bytes() < bytes || too_large || buffer.data() == nullptr) {
+    buffer = AlignedBuffer();  // first, or both would be there at a time
+    buffer = AlignedBuffer(std::max(bytes, kAlignment));
+  }
+  return buffer.data();
+}
 
 void run_on_threads(int32_t num_threads, int64_t count, ThreadPool::Task task, const void* context) {
   if (num_threads <= 1 || count <= 1) {

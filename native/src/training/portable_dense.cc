@@ -8,7 +8,10 @@ namespace {
 
 uint32_t found_in(float value) {
   if (value == 1.0f || value == -1.0f) return 0;
-  return value == 0.0f ? kFoundZero : kFoundOther;
+  if (value == 0.0f) return kFoundZero;
+  const bool small = value >= -255.0f && value <= 255.0f;  // false for NaN
+  const int32_t integer = small ? static_cast<int32_t>(value) : 0;
+  return integer % 2 != 0 && static_cast<float>(integer) == value ? kFoundByte : kFoundOther;
 }
 
 uint32_t pack(const Signs& s, int64_t block_begin, int64_t block_end) {
@@ -67,8 +70,31 @@ void multiply(const SignedProduct& p, int64_t row_begin, int64_t row_end, int64_
   }
 }
 
+void to_bytes(const float* values, int64_t count, uint8_t* bytes) {
+  for (int64_t i = 0; i < count; ++i) {
+    bytes[i] =
+        values[i] == 0.0f ? uint8_t{0} : static_cast<uint8_t>((static_cast<int32_t>(values[i]) + 255) / 2);
+  }
+}
+
+void multiply_real(const RealProduct& p, int64_t row_begin, int64_t row_end, void*) {
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    for (int64_t col = 0; col < p.cols; ++col) {
+      float total = 0;
+      for (int64_t block = 0; block < p.steps; block += kBlockSteps) {
+        float sum = 0;
+        for (int64_t step = block; step < block + kBlockSteps && step < p.steps; ++step) {
+          sum = __builtin_fmaf(p.left[step * p.rows + row], p.right[step * p.cols + col], sum);
+        }
+        total = block == 0 ? sum : total + sum;
+      }
+      p.out[row * p.cols + col] = total;
+    }
+  }
+}
+
 }  // namespace
 
-const DenseKernels kPortableDense = {pack, multiply, 0};
+const DenseKernels kPortableDense = {pack, multiply, 0, to_bytes, multiply_real, 0};
 
 }  // namespace binarynet::training

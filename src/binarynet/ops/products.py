@@ -2,13 +2,14 @@
 
 On the CPU the package's kernels (``native/src/training``) take bits instead of +-1 floats. A product of +-1 operands is
 a population count: the same integers as torch's. A product of real gradients with signs is a table look-up per four
-terms: float32 throughout, another order of summation than torch's, so gradients differ from torch's by rounding only
-(each result by at most ``(n / 4 + 4) * 2**-24`` times the sum of the magnitudes of its n terms).
+terms: float32 throughout, another order of summation than torch's, so gradients differ from torch's by rounding only:
+each result, a sum of n terms, by at most ``(min(n, 128) + n / 128 + 1) * 2**-24`` times the sum of their magnitudes.
 
 Which of the two computes is decided by :func:`use`; `binarynet info` shows what this machine has:
 
 * "auto", the default: packed for float32 on the CPU where the machine has fast kernels, the weights are not tiny, and
-  the operands turn out to be what the kernels take (-1, 0 and +1); torch's products otherwise;
+  the operands turn out to be what the kernels take (+1, -1, and 0 for masked ones; or the odd integers ``2u - 255`` of
+  8-bit inputs u, and 0); torch's products otherwise;
 * "torch": torch's products always;
 * "packed": packed always; what cannot be packed is an error.
 """
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import BackendUnavailableError, ShapeError, UsageError
 from binarynet.ops.binarize import _check, _UnmaskedSign, binarize_weight
 
@@ -33,7 +35,7 @@ Mode = Literal["auto", "torch", "packed"]
 MIN_PACKED_WEIGHTS = 1 << 14
 """Layers with fewer weights go to torch in mode "auto": there the time is that of calls, not of products."""
 
-_FOUND_ZERO, _FOUND_OTHER = 1, 2
+_FOUND_ZERO, _FOUND_BYTE, _FOUND_OTHER = 1, 2, 4
 _mode: Mode = "auto"
 
 
@@ -64,7 +66,8 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     latent weights unchanged, ``g.T @ x``. Both can be differentiated again.
 
     Args:
-        x: float ``[..., in_features]``, meant to hold +1, -1 and (masked) 0; other values are multiplied as they are.
+        x: float ``[..., in_features]``, meant to hold +1 and -1, or ``2u - 255``, and (masked) 0; other values are
+            multiplied as they are.
         weight: latent weights, float ``[out_features, in_features]``.
 
     Returns:
@@ -138,10 +141,11 @@ def _wants_packed() -> bool:
     return _mode == "packed" or name != "portable"
 
 
-# ---- The operations, opaque to torch.compile. Packed forms travel from forward to backward as int32 tensors; where
-# ---- forward took torch's product, they are not filled and `packed` says so: [operands, weights].
+# ---- The operations, opaque to torch.compile. Packed forms travel from forward to backward as int32 tensors. `how`,
+# ---- uint8 [2], says which product the backward pass takes for [operands, weights].
 
 _OPERANDS, _WEIGHTS = 0, 1
+_TORCH, _SIGNS, _REAL = 0, 1, 2
 
 
 def _columns_shape(rows: int, cols: int) -> tuple[int, int, int, int]:
@@ -157,37 +161,45 @@ def _array(tensor: Tensor) -> Any:
 def _linear(
     x: Tensor, weight: Tensor, pack_operands: bool, pack_weights: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums [batch, out]; column bits of x and of the weights (empty if not wanted); packed, bool [2]."""
+    """Sums [batch, out]; column bits of x and of the weights (empty if not wanted); how."""
     (batch, fan_in), fan_out = x.shape, weight.shape[0]
     x, weight = x.contiguous(), weight.contiguous()
     operand_columns = torch.empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32)
     weight_columns = torch.empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32)
-    packed = torch.zeros(2, dtype=torch.bool)
+    how = torch.zeros(2, dtype=torch.uint8)
     if not _wants_packed():
-        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, packed
+        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, how
 
     from binarynet._native import training
 
     threads = torch.get_num_threads()
     words = -(-fan_in // 64)
-    x_bits = np.empty((batch, words), np.uint64)
+    bits = np.empty((batch, words), np.uint64)
     columns = _array(operand_columns) if pack_operands else None
-    found = training.pack_signs(_array(x), False, True, x_bits, columns, threads)
-    w_bits = np.empty((fan_out, words), np.uint64)
-    training.pack_signs(_array(weight), False, False, w_bits, _array(weight_columns) if pack_weights else None, threads)
-    packed[_WEIGHTS] = True
-    packed[_OPERANDS] = found == 0
-    if found & _FOUND_OTHER:
+    found = training.pack_signs(_array(x), False, True, bits, columns, threads)
+    largest = fan_in * (INPUT_MAX if found & _FOUND_BYTE else 1)
+    if found & _FOUND_OTHER or largest > EXACT_FLOAT32_LIMIT:
         if _mode == "packed":
-            raise UsageError('products.linear: packed kernels take -1, 0 and +1, got other operands; use mode "auto"')
-        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, packed
-    strict_bits = None
-    if found & _FOUND_ZERO:
-        strict_bits = np.empty_like(x_bits)
-        training.pack_signs(_array(x), True, False, strict_bits, None, threads)
+            raise UsageError(
+                "products.linear: packed kernels take +1, -1 and 0, or 2u - 255 and 0, whose sums float32 holds; got "
+                f'others among the operands, or too large a fan-in ({fan_in}); use mode "auto"'
+            )
+        return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, how
+    how[_OPERANDS], how[_WEIGHTS] = _REAL if found else _SIGNS, _SIGNS
+    signs = np.empty((fan_out, words), np.uint64)
+    columns = _array(weight_columns) if pack_weights else None
+    training.pack_signs(_array(weight), False, False, signs, columns, threads)
     sums = x.new_empty((batch, fan_out))
-    training.multiply_bits(x_bits, strict_bits, w_bits, fan_in, _array(sums), threads)
-    return sums, operand_columns, weight_columns, packed
+    more = np.empty_like(bits) if found & _FOUND_ZERO else None
+    if found & _FOUND_BYTE:
+        u = np.empty((batch, fan_in), np.uint8)
+        training.to_bytes(_array(x), u, more, threads)
+        training.multiply_bytes(u, more, signs, _array(sums), threads)
+    else:
+        if more is not None:
+            training.pack_signs(_array(x), True, False, more, None, threads)
+        training.multiply_bits(bits, more, signs, fan_in, _array(sums), threads)
+    return sums, operand_columns, weight_columns, how
 
 
 @_linear.register_fake
@@ -197,14 +209,14 @@ def _(x: Tensor, weight: Tensor, pack_operands: bool, pack_weights: bool) -> tup
         x.new_empty((batch, fan_out)),
         x.new_empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32),
         x.new_empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32),
-        x.new_empty((2,), dtype=torch.bool),
+        x.new_empty((2,), dtype=torch.uint8),
     )
 
 
 @torch.library.custom_op("binarynet::linear_input_gradient", mutates_args=())
-def _input_gradient(g: Tensor, weight: Tensor, weight_columns: Tensor, packed: Tensor) -> Tensor:
+def _input_gradient(g: Tensor, weight: Tensor, weight_columns: Tensor, how: Tensor) -> Tensor:
     """g [batch, out] times the signs of the weights: [batch, in]."""
-    if not packed[_WEIGHTS]:
+    if how[_WEIGHTS] == _TORCH:
         return g @ binarize_weight(weight.detach())
 
     from binarynet._native import training
@@ -217,27 +229,29 @@ def _input_gradient(g: Tensor, weight: Tensor, weight_columns: Tensor, packed: T
 
 
 @_input_gradient.register_fake
-def _(g: Tensor, weight: Tensor, weight_columns: Tensor, packed: Tensor) -> Tensor:
+def _(g: Tensor, weight: Tensor, weight_columns: Tensor, how: Tensor) -> Tensor:
     return g.new_empty((g.shape[0], weight.shape[1]))
 
 
 @torch.library.custom_op("binarynet::linear_weight_gradient", mutates_args=())
-def _weight_gradient(g: Tensor, x: Tensor, operand_columns: Tensor, packed: Tensor) -> Tensor:
+def _weight_gradient(g: Tensor, x: Tensor, operand_columns: Tensor, how: Tensor) -> Tensor:
     """g [batch, out], transposed, times x [batch, in]: [out, in]."""
-    if not packed[_OPERANDS]:
+    if how[_OPERANDS] == _TORCH:
         return g.T @ x
 
     from binarynet._native import training
 
-    result = g.new_empty((g.shape[1], x.shape[1]))
-    training.multiply_signs(
-        _array(g.contiguous()), True, _array(operand_columns), _array(result), torch.get_num_threads()
-    )
+    threads = torch.get_num_threads()
+    g, result = g.contiguous(), g.new_empty((g.shape[1], x.shape[1]))
+    if how[_OPERANDS] == _REAL:
+        training.multiply_real(_array(g), _array(x.contiguous()), _array(result), threads)
+    else:
+        training.multiply_signs(_array(g), True, _array(operand_columns), _array(result), threads)
     return result
 
 
 @_weight_gradient.register_fake
-def _(g: Tensor, x: Tensor, operand_columns: Tensor, packed: Tensor) -> Tensor:
+def _(g: Tensor, x: Tensor, operand_columns: Tensor, how: Tensor) -> Tensor:
     return g.new_empty((g.shape[1], x.shape[1]))
 
 
@@ -248,11 +262,11 @@ def _save_for_linear(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 
 
 def _linear_backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-    x, weight, operand_columns, weight_columns, packed = ctx.saved_tensors
+    x, weight, operand_columns, weight_columns, how = ctx.saved_tensors
     need_x, need_weight, *_ = ctx.needs_input_grad
     return (
-        _input_gradient(g, weight, weight_columns, packed) if need_x else None,
-        _weight_gradient(g, x, operand_columns, packed) if need_weight else None,
+        _input_gradient(g, weight, weight_columns, how) if need_x else None,
+        _weight_gradient(g, x, operand_columns, how) if need_weight else None,
         None,
         None,
     )
