@@ -156,19 +156,27 @@ def test_what_is_refused():
         ContrastNormalization(kernel_size=4)
 
 
-def test_layers_with_real_inputs():
-    x = torch.randn(3, 2, 5, 4)
-    conv = BinaryConv2d(2, 6, 3, padding=1, real_input=True)
-    signs = torch.where(conv.weight >= 0, 1.0, -1.0)
-    torch.testing.assert_close(conv(x), F.conv2d(x, signs, padding=1))
-    dense = BinaryLinear(40, 6, real_input=True)
-    signs = torch.where(dense.weight >= 0, 1.0, -1.0)
-    torch.testing.assert_close(dense(x.flatten(1)), x.flatten(1) @ signs.T)
-    dense(x.flatten(1)).square().sum().backward()
-    sums = x.flatten(1) @ signs.T
-    torch.testing.assert_close(dense.weight.grad, 2 * sums.T @ x.flatten(1))
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 6), (32, 64)])  # of the second, +-1 operands would be packed
+def test_layers_with_real_inputs(inputs, outputs):
+    x = torch.randn(3, inputs, 5, 4)
+    conv = BinaryConv2d(inputs, outputs, 3, padding=1, real_input=True)
+    dense = BinaryLinear(20 * inputs, outputs, real_input=True)
+    for layer, operand, by_hand in (
+        (conv, x, lambda x, signs: F.conv2d(x, signs, padding=1)),
+        (dense, x.flatten(1), lambda x, signs: x @ signs.T),
+    ):
+        signs = torch.where(layer.weight >= 0, 1.0, -1.0).detach().requires_grad_()
+        wanted = by_hand(operand, signs)
+        sums = layer(operand)
+        torch.testing.assert_close(sums, wanted, rtol=1e-5, atol=1e-4)
+        assert not torch.equal(sums, sums.round())
+        upstream = torch.randn_like(wanted)
+        wanted.backward(upstream)
+        sums.backward(upstream)
+        torch.testing.assert_close(layer.weight.grad, signs.grad, rtol=1e-5, atol=1e-4)
     assert "real_input=True" in str(dense)
-    assert BinaryLinear(1 << 25, 1, real_input=True).fan_in == 1 << 25  # no bound of integers to keep
+    with torch.device("meta"):
+        assert BinaryLinear(1 << 25, 1, real_input=True).fan_in == 1 << 25  # no bound of integers to keep
 
 
 def test_layers_with_real_inputs_refuse_bytes_and_bounds():
