@@ -1,14 +1,10 @@
 #include "training.h"
 
-#include <exception>
-#include <new>
 #include <optional>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "arrays.h"
-#include "error.h"
 #include "training/choice.h"
 #include "training/dense.h"
 
@@ -17,26 +13,6 @@ namespace {
 
 namespace training = binarynet::training;
 using Access = Array::Access;
-
-// Runs `body` without the GIL; its exceptions become NativeError.
-template <class Body>
-auto call(const Body& body) {
-  binarynet_status status = BINARYNET_INTERNAL;
-  std::string text;
-  try {
-    const nb::gil_scoped_release released;
-    return body();
-  } catch (const binarynet::Error& error) {
-    status = error.status();
-    text = error.what();
-  } catch (const std::bad_alloc&) {
-    status = BINARYNET_OUT_OF_MEMORY;
-    text = "out of memory";
-  } catch (const std::exception& error) {
-    text = error.what();
-  }
-  raise(status, text);
-}
 
 // None, or an array.
 std::optional<Array> optional_array(nb::handle object, const char* name, char element,
@@ -169,6 +145,7 @@ void add_training(nb::module_& m) {
   m.def("multiply_signs", &multiply_signs, nb::arg("values"), nb::arg("transposed"), nb::arg("signs"),
         nb::arg("out"), nb::arg("num_threads"),
         "out float32 [rows, cols] = values (or values^T) times signs, given as column bits [steps, cols].");
+  add_elementwise(m);
 }
 
 }  // namespace binarynet_python
