@@ -92,8 +92,8 @@ EXPORTS = {
         Normalization Preprocessing ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights Whitening
         set_noise_key""",
     "binarynet.optim": """
-        Bop PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor latent_weights
-        parameter_groups shift_adamax""",
+        Bop ClippedAdam PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor
+        latent_weights parameter_groups shift_adamax""",
     "binarynet.models": "available build convnet mlp options register register_network",
 }
 

@@ -88,3 +88,46 @@ class training:  # a submodule (native/python/training.cc)
     def multiply_real(
         left: npt.NDArray[np.float32], right: npt.NDArray[np.float32], out: npt.NDArray[np.float32], num_threads: int
     ) -> None: ...
+    @staticmethod
+    def sign(x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], num_threads: int) -> None: ...
+    @staticmethod
+    def round_to_ap2(x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], num_threads: int) -> None: ...
+    @staticmethod
+    def inside_window(
+        g: npt.NDArray[np.float32], x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], num_threads: int
+    ) -> None: ...
+    @staticmethod
+    def random_sign(x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], key: int, num_threads: int) -> None: ...
+    @staticmethod
+    def drop(
+        x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], key: int, threshold: int, num_threads: int
+    ) -> None: ...
+    @staticmethod
+    def adam(
+        weight: npt.NDArray[np.float32],
+        gradient: npt.NDArray[np.float32],
+        average: npt.NDArray[np.float32],
+        average_square: npt.NDArray[np.float32],
+        complement1: float,
+        beta2: float,
+        complement2: float,
+        rate: float,
+        root: float,
+        eps: float,
+        clip: bool,
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def ada_max(
+        weight: npt.NDArray[np.float32],
+        gradient: npt.NDArray[np.float32],
+        average: npt.NDArray[np.float32],
+        norm: npt.NDArray[np.float32],
+        beta1: float,
+        complement1: float,
+        beta2: float,
+        rate: float,
+        eps: float,
+        clip: bool,
+        num_threads: int,
+    ) -> None: ...

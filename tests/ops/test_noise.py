@@ -35,11 +35,11 @@ def test_published_answers(counter, key, published):
     assert [int(word) for word in words] == published
 
 
-def transcribed_words(key, count):
+def transcribed_words(key, count, first_block=0):
     """Philox4x32-10 with Python's own integers."""
     words = []
-    for block in range(-(-count // 4)):
-        c0, c1, c2, c3 = block, 0, 0, 0
+    for block in range(first_block, first_block + -(-count // 4)):
+        c0, c1, c2, c3 = block & 0xFFFFFFFF, block >> 32, 0, 0
         k0, k1 = key & 0xFFFFFFFF, key >> 32
         for _ in range(10):
             p, q = c0 * 0xD2511F53, c2 * 0xCD9E8D57
@@ -55,6 +55,15 @@ def test_words_are_the_transcription(key, count):
     words = ops.random_words(ops.noise_key(key), count)
     assert words.dtype == torch.int64
     assert words.tolist() == transcribed_words(key, count)
+
+
+def test_blocks_beyond_32_bits_are_counted_on():
+    """Tensors that large are not made here."""
+    words = noise._philox(
+        tuple(torch.tensor([c]) for c in (5, 1, 0, 0)), (torch.tensor(0x89ABCDEF), torch.tensor(0x01234567))
+    )
+    block = (1 << 32) + 5
+    assert [int(word) for word in words] == transcribed_words(0x0123456789ABCDEF, 4, first_block=block)
 
 
 def test_keys_keep_the_lowest_64_bits():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from binarynet.errors import UsageError
-from binarynet.ops.noise import draw_noise_key
+from binarynet.ops.noise import draw_noise_key, next_noise_key
 
 
 class NoisyLayer(nn.Module):
@@ -30,9 +30,7 @@ class NoisyLayer(nn.Module):
             return draw_noise_key(device)
         if self.noise_key.device != device:
             self.noise_key = self.noise_key.to(device)
-        key = self.noise_key.clone()
-        self.noise_key.add_(1)  # in place: in a compiled graph, a changing number would be a new graph per step
-        return key
+        return next_noise_key(self.noise_key)
 
 
 def set_noise_key(model: nn.Module, key: int | None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from binarynet.errors import NonFiniteError, ShapeError
-from binarynet.ops import noise
+from binarynet.ops import kernels, noise
 
 
 def sign(x: Tensor) -> Tensor:
@@ -159,10 +159,18 @@ class _UnmaskedSign(torch.autograd.Function):
 
 
 def _inside_window(gradient: Tensor, x: Tensor) -> Tensor:
+    if (native := kernels.fast(gradient, x)) is not None:
+        result = torch.empty_like(gradient)
+        native.inside_window(kernels.flat(gradient), kernels.flat(x), kernels.flat(result), torch.get_num_threads())
+        return result
     return gradient * (x.abs() <= 1)
 
 
 def _sign_with_zero_up(x: Tensor) -> Tensor:
+    if (native := kernels.fast(x)) is not None:
+        result = torch.empty_like(x)
+        native.sign(kernels.flat(x), kernels.flat(result), torch.get_num_threads())
+        return result
     # Three vectorized passes: {-1, 0, 1} + 0.5 = {-0.5, 0.5, 1.5}. On the CPU, torch.where takes nine times as long.
     return x.sign().add_(0.5).sign_()
 

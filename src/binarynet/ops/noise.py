@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from binarynet.errors import ShapeError, UsageError
+from binarynet.ops import kernels
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -38,6 +39,32 @@ def draw_noise_key(device: torch.device, generator: torch.Generator | None = Non
     if generator is None:  # a compiled graph takes no generator, not even None, where sizes vary
         return torch.randint(2**63 - 1, (), device=device, dtype=torch.int64)
     return torch.randint(2**63 - 1, (), device=device, dtype=torch.int64, generator=generator)
+
+
+def next_noise_key(state: Tensor) -> Tensor:
+    """A copy of a key, which is counted on in place (as a number, it would make a compiled graph per step)."""
+    if torch.compiler.is_compiling():
+        key: Tensor = _next_noise_key(state)
+        return key
+    return _next_noise_key_now(state)
+
+
+def _next_noise_key_now(state: Tensor) -> Tensor:
+    key = state.clone()
+    state.add_(1)
+    return key
+
+
+# An operation of its own, because compilers copy an ordinary clone() into the backward graph, where it finds the state
+# of after the forward pass (https://github.com/pytorch/pytorch/pull/197039).
+@torch.library.custom_op("binarynet::next_noise_key", mutates_args=("state",))
+def _next_noise_key(state: Tensor) -> Tensor:
+    return _next_noise_key_now(state)
+
+
+@_next_noise_key.register_fake
+def _(state: Tensor) -> Tensor:
+    return torch.empty_like(state)
 
 
 def random_words(key: Tensor, count: int) -> Tensor:
@@ -74,6 +101,18 @@ def random_sign(x: Tensor, key: Tensor) -> Tensor:
 
     The odd integer n (see above) is compared with ``(x + 1) * 2^23``, in float32, or in float64 for float64.
     """
+    if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
+        drawn: Tensor = _random_sign(x, key)
+        return drawn
+    return _random_sign_now(x, key)
+
+
+def _random_sign_now(x: Tensor, key: Tensor) -> Tensor:
+    x = x.contiguous()
+    if (native := kernels.fast(x)) is not None:
+        result = torch.empty_like(x)
+        native.random_sign(kernels.flat(x), kernels.flat(result), _unsigned(key), torch.get_num_threads())
+        return result
     wide = x if x.dtype == torch.float64 else x.float()
     drawn = torch.where(_odd(key, x).to(wide.dtype) < (wide + 1) * 2.0**23, 1.0, -1.0).to(x.dtype)
     return torch.where(torch.isnan(x), x, drawn)
@@ -132,7 +171,48 @@ class _Drop(torch.autograd.Function):
 
 
 def _dropped(x: Tensor, probability: float, key: Tensor) -> Tensor:
-    return torch.where(_odd(key, x) >= math.ceil(probability * 2**24), x, 0)
+    threshold = math.ceil(probability * 2**24)
+    if torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32:
+        dropped: Tensor = _drop(x, threshold, key)
+        return dropped
+    return _drop_now(x, threshold, key)
+
+
+def _drop_now(x: Tensor, threshold: int, key: Tensor) -> Tensor:
+    x = x.contiguous()
+    if (native := kernels.fast(x)) is not None:
+        result = torch.empty_like(x)
+        native.drop(kernels.flat(x), kernels.flat(result), _unsigned(key), threshold, torch.get_num_threads())
+        return result
+    return torch.where(_odd(key, x) >= threshold, x, 0)
+
+
+# In a graph compiled for the CPU, noise is an operation of its own: there, the kernels are several times faster than
+# what a compiler makes of the formulas. On other devices the formulas are fused into what surrounds them.
+
+
+@torch.library.custom_op("binarynet::random_sign", mutates_args=(), device_types="cpu")
+def _random_sign(x: Tensor, key: Tensor) -> Tensor:
+    return _random_sign_now(x, key)
+
+
+@torch.library.custom_op("binarynet::drop", mutates_args=(), device_types="cpu")
+def _drop(x: Tensor, threshold: int, key: Tensor) -> Tensor:
+    return _drop_now(x, threshold, key)
+
+
+@_random_sign.register_fake
+def _(x: Tensor, key: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@_drop.register_fake
+def _(x: Tensor, threshold: int, key: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _unsigned(key: Tensor) -> int:
+    return int(key) % (1 << 64)
 
 
 def _odd(key: Tensor, like: Tensor) -> Tensor:

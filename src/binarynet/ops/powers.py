@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from binarynet.errors import ShapeError
+from binarynet.ops import kernels
 
 _ROOT_HALF = math.sqrt(0.5)
 """The smallest float64 above sqrt(1/2) (it rounds up), so that ``m >= _ROOT_HALF`` is exact for float64."""
@@ -83,6 +84,10 @@ def round_to_ap2(x: Tensor) -> Tensor:
     """:func:`ap2` outside of autograd, for the formulas that state their own gradients."""
     if x.dtype not in _LAYOUTS:
         return round_to_ap2(x.float()).to(x.dtype)
+    if (native := kernels.fast(x)) is not None:
+        result = torch.empty_like(x)
+        native.round_to_ap2(kernels.flat(x), kernels.flat(result), torch.get_num_threads())
+        return result
     layout = _LAYOUTS[x.dtype]
     bits = x.view(layout.integer)
     sign = bits & torch.iinfo(layout.integer).min

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
-from binarynet.errors import BackendUnavailableError, ShapeError, UsageError
+from binarynet.errors import ShapeError, UsageError
 from binarynet.ops.binarize import _check, _UnmaskedSign, binarize_weight
+from binarynet.ops.kernels import instruction_set
 
 Mode = Literal["auto", "torch", "packed"]
 
@@ -119,21 +120,12 @@ def _can_pack(name: str, x: Tensor, weight: Tensor) -> bool:
     return _mode == "packed" or weight.numel() >= MIN_PACKED_WEIGHTS
 
 
-def _instruction_set() -> str:
-    from binarynet import _native
-
-    try:
-        return _native.training.instruction_set()
-    except _native.NativeError as error:
-        raise BackendUnavailableError(str(error)) from error
-
-
 def _wants_packed() -> bool:
     """At run time of the operation: is there anything to gain, or is it asked for?"""
     if _mode == "torch":
         return False
     try:
-        name = _instruction_set()
+        name = instruction_set()
     except ImportError:
         if _mode == "packed":
             raise

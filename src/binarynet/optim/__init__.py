@@ -12,6 +12,7 @@ and for any other optimizer of torch, two::
 """
 
 from binarynet.optim.bop import Bop
+from binarynet.optim.clipped_adam import ClippedAdam
 from binarynet.optim.glorot import adam, glorot_factor, parameter_groups
 from binarynet.optim.latent import clip_after_step, clip_latent_weights, latent_weights
 from binarynet.optim.shift_adamax import PRINTED_BETAS, PRINTED_LR, ShiftAdaMax, shift_adamax
@@ -20,6 +21,7 @@ __all__ = [
     "PRINTED_BETAS",
     "PRINTED_LR",
     "Bop",
+    "ClippedAdam",
     "ShiftAdaMax",
     "adam",
     "clip_after_step",

@@ -10,6 +10,23 @@ import torch
 from torch import Tensor
 
 
+class Clipping(torch.optim.Optimizer):
+    """An optimizer with a key ``clip`` in its groups: keep what is updated in [-1, 1]."""
+
+    def add_clip(self, clip: bool) -> None:
+        """Give the key to all groups without it, and to those that will be added; after ``__init__``."""
+        self.defaults["clip"] = clip
+        for group in self.param_groups:
+            group.setdefault("clip", clip)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; groups that say nothing of ``clip`` keep their own."""
+        groups = state_dict["param_groups"]
+        if len(groups) == len(self.param_groups):  # if not, torch refuses
+            groups = [{"clip": own["clip"], **given} for own, given in zip(self.param_groups, groups, strict=True)]
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+
 class ParameterwiseOptimizer(torch.optim.Optimizer):
     """An optimizer that says what happens to one parameter; ``step`` goes through them all."""
 

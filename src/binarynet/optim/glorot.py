@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import nn
 
 from binarynet import ops
 from binarynet.errors import UsageError
 from binarynet.layers import BinaryLayer
-from binarynet.optim.latent import clip_after_step
+from binarynet.optim.clipped_adam import ClippedAdam
+
+_OTHER = "other"
 
 
 def glorot_factor(layer: BinaryLayer) -> float:
@@ -62,10 +63,15 @@ def parameter_groups(
     ]
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     if others:
-        groups.append({"params": others, "lr": lr, "name": "other", "lr_scale": 1.0})
+        groups.append({"params": others, "lr": lr, "name": _OTHER, "lr_scale": 1.0})
     if not groups:
         raise UsageError(f"{type(model).__name__} has no trainable parameters")
     return groups
+
+
+def with_clip(groups: list[dict[str, Any]], clip: bool) -> list[dict[str, Any]]:
+    """Groups of :func:`parameter_groups` that say whether their latent weights are clipped; others never are."""
+    return [{**group, "clip": clip and group["name"] != _OTHER} for group in groups]
 
 
 def adam(
@@ -77,7 +83,7 @@ def adam(
     glorot: bool = True,
     power_of_two: bool = False,
     clip: bool = True,
-) -> torch.optim.Adam:
+) -> ClippedAdam:
     """Adam as in the Theano setting of the paper: Glorot-scaled latent weights, clipped after each step.
 
     Args:
@@ -87,14 +93,11 @@ def adam(
         eps: added to the root of the second moment.
         glorot: scale the learning rates of latent weights.
         power_of_two: round the Glorot factors to powers of two.
-        clip: keep latent weights in [-1, 1].
+        clip: keep latent weights in [-1, 1]; the key ``clip`` of their groups.
 
     Raises:
         UsageError: see :func:`parameter_groups`.
     """
     groups = parameter_groups(model, lr, glorot=glorot, power_of_two=power_of_two)
     on_fused_device = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
-    optimizer = torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=on_fused_device or None)
-    if clip:
-        clip_after_step(optimizer, model)
-    return optimizer
+    return ClippedAdam(with_clip(groups, clip), lr, betas, eps, fused=on_fused_device or None)

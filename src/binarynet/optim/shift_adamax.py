@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from binarynet import ops
 from binarynet.errors import UsageError
-from binarynet.optim._base import ParameterwiseOptimizer
-from binarynet.optim.glorot import parameter_groups
-from binarynet.optim.latent import clip_after_step
+from binarynet.ops import kernels
+from binarynet.optim._base import Clipping, ParameterwiseOptimizer
+from binarynet.optim.glorot import parameter_groups, with_clip
 
 PRINTED_BETAS = (1 - 2.0**-3, 1 - 2.0**-10)
 """``(beta1, beta2)`` as the paper prints them; its program, and the defaults here, have (0.9, 0.999)."""
@@ -21,7 +21,7 @@ PRINTED_LR = 2.0**-10
 """The learning rate as the paper prints it; its programs start with 2^-6 (MNIST, CIFAR-10) and 2^-7 (SVHN)."""
 
 
-class ShiftAdaMax(ParameterwiseOptimizer):
+class ShiftAdaMax(Clipping, ParameterwiseOptimizer):
     """AdaMax whose step size and normalizer are rounded to powers of two, as in the paper's Torch7 program.
 
     For a gradient g, in update t (from 1), with :func:`binarynet.ops.ap2`::
@@ -41,11 +41,15 @@ class ShiftAdaMax(ParameterwiseOptimizer):
     A consequence of the rounding: any ``beta2`` above sqrt(1/2) decays a power of two to something that is rounded
     back up, so that v never falls with the program's constants, nor with the printed ones.
 
+    float32 parameters on the CPU are updated in one pass over memory where the machine has a fast kernel for it
+    (:mod:`binarynet.ops.kernels`), all others by torch; results differ by rounding.
+
     Args:
         params: parameters or groups of them.
         lr: learning rate.
         betas: decay rates of m and v.
         eps: added to v, which keeps ``m / v`` finite where every gradient so far was 0.
+        clip: keep what is updated in [-1, 1]; of groups that do not say it themselves.
 
     Raises:
         UsageError: ``lr`` or ``eps`` not positive, or a beta outside [0, 1).
@@ -58,12 +62,14 @@ class ShiftAdaMax(ParameterwiseOptimizer):
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 2.0**-27,
+        clip: bool = False,
     ) -> None:
         if not lr > 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
             raise UsageError(
                 f"ShiftAdaMax: expected lr > 0, eps > 0 and betas in [0, 1), got lr={lr}, eps={eps}, betas={betas}"
             )
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps})
+        self.add_clip(clip)
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
@@ -74,12 +80,20 @@ class ShiftAdaMax(ParameterwiseOptimizer):
         beta1, beta2 = group["betas"]
         scale = group.get("lr_scale", 1.0)
         state["step"] += 1
-        momentum, norm = state["exp_avg"], state["exp_inf"]
+        momentum, norm, eps = state["exp_avg"], state["exp_inf"], group["eps"]
+        step = ops.ap2_value(group["lr"] / scale / (1 - beta1 ** float(state["step"])))
+        tensors = (parameter, gradient, momentum, norm)
+        if (native := kernels.fast(*tensors)) is not None:
+            flat = map(kernels.flat, tensors)
+            rate, clip, threads = step * scale, group["clip"], torch.get_num_threads()
+            native.ada_max(*flat, beta1, 1 - beta1, beta2, rate, eps, clip, threads)
+            return
         momentum.mul_(beta1).add_(gradient, alpha=1 - beta1)
         torch.maximum(norm.mul_(beta2), gradient.abs(), out=norm)
-        norm.copy_(ops.round_to_ap2(norm)).add_(group["eps"])
-        step = ops.ap2_value(group["lr"] / scale / (1 - beta1 ** float(state["step"])))
+        norm.copy_(ops.round_to_ap2(norm)).add_(eps)
         parameter.addcdiv_(momentum, norm, value=-step * scale)
+        if group["clip"]:
+            parameter.clamp_(-1, 1)
 
 
 def shift_adamax(
@@ -101,13 +115,10 @@ def shift_adamax(
         glorot: scale the learning rates of latent weights.
         power_of_two: round the Glorot factors to powers of two, as the paper's CIFAR-10 and SVHN programs do (its
             MNIST program does not).
-        clip: keep latent weights in [-1, 1].
+        clip: keep latent weights in [-1, 1]; the key ``clip`` of their groups.
 
     Raises:
         UsageError: see :func:`parameter_groups` and :class:`ShiftAdaMax`.
     """
     groups = parameter_groups(model, lr, glorot=glorot, power_of_two=power_of_two)
-    optimizer = ShiftAdaMax(groups, lr, betas=betas, eps=eps)
-    if clip:
-        clip_after_step(optimizer, model)
-    return optimizer
+    return ShiftAdaMax(with_clip(groups, clip), lr, betas=betas, eps=eps)

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from binarynet.errors import FileFormatError
-from binarynet.optim import ShiftAdaMax
+from binarynet.optim import ClippedAdam, ShiftAdaMax
 
 _MAY_VARY = frozenset({"lr", "fused", "foreach", "capturable", "differentiable"})
 """Set anew for each batch, or a matter of how and where the same step is computed."""
 
-_MAY_LACK = frozenset({"decoupled_weight_decay"})  # torch before 2.7; without weight decay it says nothing
-_NORMS: dict[type[torch.optim.Optimizer], str] = {torch.optim.Adam: "exp_avg_sq", ShiftAdaMax: "exp_inf"}
+_MAY_LACK = frozenset({"decoupled_weight_decay", "clip"})
+"""Unknown to torch before 2.7 (without weight decay it says nothing), and to ourselves once."""
+
+_NORMS: dict[type[torch.optim.Optimizer], str] = {ClippedAdam: "exp_avg_sq", ShiftAdaMax: "exp_inf"}
 """Beside the momentum ``exp_avg``, what each optimizer divides it by (or by the root of it)."""
 
 _LARGEST_COUNT = 1 << 24  # both count their steps in float32, which stays there
