@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.adam import adam as torch_adam
 
 from binarynet.ops import kernels
@@ -58,6 +59,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
+    @_disable_dynamo  # a compiled step runs as it is: it reads a count, and calls kernels
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient.
@@ -137,8 +139,4 @@ def _plain(group: dict[str, Any]) -> bool:
     """Nothing but Adam as published, with numbers for options."""
     special = ("amsgrad", "weight_decay", "maximize", "capturable", "differentiable")
     numbers = (group["lr"], *group["betas"], group["eps"])
-    return (
-        not torch.compiler.is_compiling()
-        and not any(group[key] for key in special)
-        and all(isinstance(number, int | float) for number in numbers)
-    )
+    return not any(group[key] for key in special) and all(isinstance(number, int | float) for number in numbers)
