@@ -119,6 +119,7 @@ const char* instruction_set() {
 }  // namespace
 
 void add_training(nb::module_& m) {
+  add_training_convolutions(m);
   m.doc() =
       "Kernels of the training step. Arrays are C-contiguous NumPy arrays; results go into arrays that the "
       "caller gives. Layouts: native/src/training/kernels.h.";

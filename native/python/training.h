@@ -14,6 +14,7 @@ namespace binarynet_python {
 
 void add_training(nb::module_& m);
 void add_elementwise(nb::module_& m);
+void add_training_convolutions(nb::module_& m);
 
 // Runs `body` without the GIL; its exceptions become NativeError.
 template <class Body>

@@ -114,7 +114,8 @@ Case random_case(Random* random) {
   test.batch = random->pick<int64_t>({1, 1, 2, 3, 7});
   const bool dense = random->one_in(3);
   b.input = random->one_in(3) ? BlockInput::bytes : BlockInput::bits;
-  b.output = random->one_in(3) ? BlockOutput::int32 : BlockOutput::bits;
+  b.output = random->pick<BlockOutput>(
+      {BlockOutput::int32, BlockOutput::float32, BlockOutput::bits, BlockOutput::bits, BlockOutput::bits});
   b.in_c = static_cast<int32_t>(random->pick(channels));
   if (dense) b.in_c = static_cast<int32_t>(random->pick<int64_t>({10, 64, 200, 255, 256, 500, 1000, 2050}));
   if (!dense && b.input == BlockInput::bytes)
@@ -169,6 +170,8 @@ Case random_case(Random* random) {
 
   if (b.output == BlockOutput::int32) {
     test.expected = bytes_of(sums);
+  } else if (b.output == BlockOutput::float32) {
+    test.expected = bytes_of(std::vector<float>(sums.begin(), sums.end()));
   } else {
     for (int32_t o = 0; o < b.out_c; ++o) {
       const int64_t pixel = random->between(0, static_cast<int64_t>(sums.size()) / b.out_c - 1);
@@ -205,7 +208,9 @@ Case random_case(Random* random) {
               numbers({b.stride_h, b.stride_w}) + ", pad" + numbers({b.pad_h, b.pad_w}) + ", channels" +
               numbers({b.out_c}) + ", pool" + numbers({b.pool_h, b.pool_w}) + ", stride" +
               numbers({b.pool_stride_h, b.pool_stride_w}) + ", pad" + numbers({b.pool_pad_h, b.pool_pad_w}) +
-              (b.output == BlockOutput::bits ? ", to bits" : ", to int32");
+              (b.output == BlockOutput::bits    ? ", to bits"
+               : b.output == BlockOutput::int32 ? ", to int32"
+                                                : ", to float32");
   return test;
 }
 

@@ -40,7 +40,7 @@ class Session:
 def instruction_sets() -> list[tuple[str, str]]: ...
 def version() -> str: ...
 
-class training:  # a submodule (native/python/training.cc)
+class training:  # a submodule (native/python/training*.cc, elementwise.cc)
     @staticmethod
     def instruction_set() -> str: ...
     @staticmethod
@@ -129,5 +129,33 @@ class training:  # a submodule (native/python/training.cc)
         rate: float,
         eps: float,
         clip: bool,
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def pack_conv_weights(weights: npt.NDArray[np.float32], bits: npt.NDArray[np.uint64], num_threads: int) -> None: ...
+    @staticmethod
+    def convolve_bits(
+        signs: npt.NDArray[np.uint64],
+        weights: npt.NDArray[np.uint64],
+        in_channels: int,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def conv_input_gradient(
+        gradient: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.uint64],
+        padding: tuple[int, int],
+        out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def conv_weight_gradient(
+        gradient: npt.NDArray[np.float32],
+        signs: npt.NDArray[np.uint64],
+        padding: tuple[int, int],
+        out: npt.NDArray[np.float32],
         num_threads: int,
     ) -> None: ...

@@ -52,7 +52,7 @@ Layout make_layout(const Block& b) {
   l.blocks = divide_up(l.triples, kBlockTriples);
   l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kLanes));
   // Bounds are compared as signed 16-bit numbers: a count, at most K, and a bound of up to K + 1 must fit.
-  l.counts = b.output == BlockOutput::int32 || taps * b.in_c > 32766;
+  l.counts = b.output != BlockOutput::bits || taps * b.in_c > 32766;
   return l;
 }
 

@@ -13,8 +13,9 @@
 
 namespace binarynet {
 
-enum class BlockInput : int32_t { bytes, bits };   // uint8 [h, w, c] (standing for 2u - 255) or packed bits
-enum class BlockOutput : int32_t { bits, int32 };  // thresholded and packed, or the (pooled) sums themselves
+enum class BlockInput : int32_t { bytes, bits };  // uint8 [h, w, c] (standing for 2u - 255) or packed bits
+// Thresholded and packed, or the (pooled) sums themselves; as float32 (training) they are still integers.
+enum class BlockOutput : int32_t { bits, int32, float32 };
 
 // Geometry and parameters of one block. Arrays stay owned by the planner and outlive the prepared layer.
 // Every padding is smaller than its kernel, every window lies on at least one element; sums are within
@@ -46,7 +47,7 @@ struct KernelSet {
   // Scratch bytes that one run() call with up to `units` units needs (64-byte aligned, contents undefined;
   // null if 0).
   size_t (*workspace_bytes)(const Block&, int64_t batch, int64_t units);
-  // in: uint8 or uint64 [batch, in_h, in_w, ...]; out: uint64 or int32 [batch, out_h, out_w, ...].
+  // in: uint8 or uint64 [batch, in_h, in_w, ...]; out: uint64, int32 or float32 [batch, out_h, out_w, ...].
   // No byte outside of these arrays may be read or written; padding bits of out are written as 0.
   void (*run)(const Block&, const void* prepared, const void* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace);

@@ -274,6 +274,11 @@ void run(const Block& b, const void* prepared, const void* in, void* out, int64_
                     static_cast<size_t>(channels) * sizeof(int32_t));
         continue;
       }
+      if (b.output == BlockOutput::float32) {
+        float* to = static_cast<float*>(out) + pixel * b.out_c + first_channel;
+        for (int64_t i = 0; i < channels; ++i) to[i] = static_cast<float>(sums[i]);
+        continue;
+      }
       uint64_t bits = 0;
       for (int64_t i = 0; i < channels; ++i) {
         bits |= static_cast<uint64_t>(sums[i] >= b.thresholds[first_channel + i]) << i;

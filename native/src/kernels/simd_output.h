@@ -48,6 +48,11 @@ inline void finish_counts(const Block& b, bool flat, const Classes& classes, con
           continue;
         }
         largest_sums(b, classes, c, tile, image, window, sums);
+        if (b.output == BlockOutput::float32) {
+          float* to = static_cast<float*>(out) + pixel * b.out_c + c.channel;
+          for (int32_t k = 0; k < c.channels; ++k) to[k] = static_cast<float>(sums[k]);
+          continue;
+        }
         uint64_t* words = static_cast<uint64_t*>(out) + pixel * b.out_words + c.channel / 64;
         for (int32_t k = 0; k < c.channels; k += 64) {
           uint64_t bits = 0;
@@ -74,7 +79,7 @@ struct OutputScratch {
 // always_counts: the engine needs the counts also on the way to bits.
 inline OutputScratch carve_output(const Block& b, int64_t pixels, bool always_counts, Carver* carver) {
   OutputScratch scratch = {};
-  const bool counts = always_counts || b.output == BlockOutput::int32;
+  const bool counts = always_counts || b.output != BlockOutput::bits;
   scratch.counts = carver->take<int32_t>(counts ? pixels * kWordChannels : 0);
   scratch.final_sums = carver->take<int32_t>(kWordChannels);
   scratch.bits = carver->take<uint64_t>(has_pool(b) ? pixels : 0);
@@ -94,7 +99,7 @@ struct WordOutput {
 inline WordOutput aim_output(const Block& b, const Classes& classes, const Tile& tile, int32_t group,
                              const OutputScratch& scratch, void* out) {
   WordOutput output = {nullptr, nullptr, 1, 0};
-  if (b.output == BlockOutput::int32) return output;
+  if (b.output != BlockOutput::bits) return output;
   output.bounds = classes.bounds + group * kWordChannels;
   if (has_pool(b)) {
     output.bits = scratch.bits;
@@ -109,7 +114,7 @@ inline WordOutput aim_output(const Block& b, const Classes& classes, const Tile&
 // Finishes what went to the scratch memory, if anything did.
 inline void finish_output(const Block& b, bool flat, const Classes& classes, const Tile& tile, int32_t group,
                           const OutputScratch& scratch, void* out) {
-  if (b.output == BlockOutput::int32) {
+  if (b.output != BlockOutput::bits) {
     const int32_t channel = group * kWordChannels;
     const int32_t channels = static_cast<int32_t>(smaller(kWordChannels, b.out_c - channel));
     finish_counts(b, flat, classes, {scratch.counts, kWordChannels, channel, channels}, tile,

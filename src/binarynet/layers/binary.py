@@ -22,7 +22,7 @@ from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
 from binarynet.layers.noise import NoisyLayer
-from binarynet.ops import products
+from binarynet.ops import convolutions, products
 
 IntOrPair = int | tuple[int, int]
 Weights = Literal["sign", "stochastic_sign"]
@@ -255,13 +255,14 @@ class BinaryConv2d(BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ShapeError(f"BinaryConv2d: expected [batch, {self.in_channels}, height, width], got {list(x.shape)}")
-        with _outside_autocast(x.device.type), _without_nnpack(x.device.type):
+        with _outside_autocast(x.device.type):
             operand = self._operand(x)
-            if self.in_channels == 1:
-                # One channel leaves the strides open, and with those of a transposed image oneDNN reads the wrong
-                # pixels for some windows (torch 2.13). contiguous() keeps such strides, a clone does not.
-                operand = operand.clone(memory_format=torch.contiguous_format)
-            sums = F.conv2d(operand, self.binary_weight(), stride=self.stride, padding=self.padding)
+            weight = self._unsigned_weight()
+            masked = self.training and self.dropout > 0
+            if weight is None or self.first or self.real_input or masked:  # not signs times signs
+                sums = convolutions.torchs_conv2d(operand, self.binary_weight(), self.stride, self.padding)
+            else:
+                sums = convolutions.conv2d(operand, weight, self.stride, self.padding)
             return self._rescale(sums)
 
     def extra_repr(self) -> str:
@@ -275,14 +276,6 @@ def _outside_autocast(device_type: str) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()  # the meta device, for one
     return torch.autocast(device_type, enabled=False)
-
-
-def _without_nnpack(device_type: str) -> AbstractContextManager[object]:
-    """Torch takes NNPACK for larger batches where oneDNN is off or missing; its sums are no integers."""
-    if device_type != "cpu" or torch.compiler.is_compiling():
-        return nullcontext()
-    flags: AbstractContextManager[object] = torch.backends.nnpack.flags(enabled=False)
-    return flags
 
 
 def _pair(value: IntOrPair) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Binarization with straight-through estimators of its gradient, its noise, products, and powers of two."""
 
-from binarynet.ops import products
+from binarynet.ops import convolutions, products
 from binarynet.ops.binarize import binarize_weight, sign, stochastic_sign, stochastic_weight
 from binarynet.ops.estimators import approx_sign, identity_sign, swish_sign
 from binarynet.ops.noise import drop, noise_key, random_words
@@ -11,6 +11,7 @@ __all__ = [
     "ap2_value",
     "approx_sign",
     "binarize_weight",
+    "convolutions",
     "drop",
     "identity_sign",
     "noise_key",
