@@ -269,14 +269,16 @@ void run(const Block& b, const void* prepared, const void* in, void* out, int64_
       pooled_sums(b, prepared, span, in, row / b.out_h, static_cast<int32_t>(row % b.out_h), x, num_groups,
                   sums);
       const int64_t pixel = row * b.out_w + x;
+      const int64_t first_sum = pixel * b.out_c + first_channel;
       if (b.output == BlockOutput::int32) {
-        std::memcpy(static_cast<int32_t*>(out) + pixel * b.out_c + first_channel, sums,
+        std::memcpy(static_cast<int32_t*>(out) + first_sum, sums,
                     static_cast<size_t>(channels) * sizeof(int32_t));
         continue;
       }
       if (b.output == BlockOutput::float32) {
-        float* to = static_cast<float*>(out) + pixel * b.out_c + first_channel;
-        for (int64_t i = 0; i < channels; ++i) to[i] = static_cast<float>(sums[i]);
+        for (int64_t i = 0; i < channels; ++i) {
+          static_cast<float*>(out)[first_sum + i] = static_cast<float>(sums[i]);
+        }
         continue;
       }
       uint64_t bits = 0;
