@@ -105,3 +105,16 @@ def test_nan_is_found_under_anomaly_detection(function):
     x = torch.tensor([1.0, math.nan])
     with torch.autograd.detect_anomaly(), pytest.raises(NonFiniteError, match="holds NaN"):
         function(x)
+
+
+def test_the_gradient_comes_back_in_the_memory_format_of_the_input():
+    """Flatten hands a convolution's sign a gradient in the other one; mixtures are slow further back."""
+    x = (
+        torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+        .to(memory_format=torch.channels_last)
+        .requires_grad_()
+    )
+    g = torch.ones(2, 3 * 4 * 5).cumsum(1)
+    (gradient,) = torch.autograd.grad(ops.sign(x).flatten(1), x, g)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gradient, g.view(2, 3, 4, 5) * (x.abs() <= 1))

@@ -159,6 +159,8 @@ class _UnmaskedSign(torch.autograd.Function):
 
 
 def _inside_window(gradient: Tensor, x: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling() and gradient.stride() != x.stride():  # flatten's, behind a convolution
+        gradient = torch.empty_like(x, dtype=gradient.dtype).copy_(gradient)
     if (native := kernels.fast(gradient, x)) is not None:
         result = torch.empty_like(gradient)
         native.inside_window(kernels.flat(gradient), kernels.flat(x), kernels.flat(result), torch.get_num_threads())
