@@ -190,6 +190,7 @@ class _Job:
             first_epoch=progress.epoch,
             first_step=progress.step,
             augmentation=augmentation.of_recipe(recipe, dataset.policy.shape),
+            device=world.trainer.strategy.root_device,
         )
         self.validation = EvaluationBatches(
             dataset.validation, recipe.training.evaluation_batch_size, rank=world.rank, world_size=world.size
