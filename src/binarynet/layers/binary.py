@@ -22,7 +22,7 @@ from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
 from binarynet.layers.noise import NoisyLayer
-from binarynet.ops import products
+from binarynet.ops import cuda_products, products
 
 IntOrPair = int | tuple[int, int]
 Weights = Literal["sign", "stochastic_sign"]
@@ -133,6 +133,9 @@ class BinaryLayer(NoisyLayer):
             x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
         return x
 
+    def _on_tensor_cores(self, operand: Tensor) -> bool:
+        return operand.is_cuda and operand.dtype == torch.float32 and not self.real_input
+
     def _rescale(self, sums: Tensor) -> Tensor:
         """Dropout's 1/(1-p), applied to the finished integer sums."""
         if self.training and self.dropout > 0:
@@ -188,6 +191,8 @@ class BinaryLinear(BinaryLayer):
             )
         with _outside_autocast(x.device.type):
             operand = self._operand(x)
+            if self._on_tensor_cores(operand):
+                return self._rescale(cuda_products.linear(operand, self.binary_weight()))
             weight = self._unsigned_weight()
             if weight is None:
                 return self._rescale(F.linear(operand, self.binary_weight()))
@@ -257,6 +262,9 @@ class BinaryConv2d(BinaryLayer):
             raise ShapeError(f"BinaryConv2d: expected [batch, {self.in_channels}, height, width], got {list(x.shape)}")
         with _outside_autocast(x.device.type), _without_nnpack(x.device.type):
             operand = self._operand(x)
+            if self._on_tensor_cores(operand):
+                sums = cuda_products.conv2d(operand, self.binary_weight(), self.stride, self.padding, self.sum_bound)
+                return self._rescale(sums)
             if self.in_channels == 1:
                 # One channel leaves the strides open, and with those of a transposed image oneDNN reads the wrong
                 # pixels for some windows (torch 2.13). contiguous() keeps such strides, a clone does not.

@@ -139,6 +139,8 @@ class TrainingSection(Section):
         log_every_steps: how often the cost is looked at while an epoch runs, and NaN found.
         compile: run the network through ``torch.compile``, as one graph: true, or one of torch's modes; of these
             "reduce-overhead" and "max-autotune" use CUDA graphs on a GPU.
+        tf32: let NVIDIA GPUs compute the real-valued products of the backward pass in TF32 (10 bits of mantissa); those
+            of the forward pass are exact either way.
         accelerator: "auto", "cpu", "gpu" or "mps".
         devices: processes on each machine, one per GPU; on a CPU as many as you say.
         nodes: machines.
@@ -159,6 +161,7 @@ class TrainingSection(Section):
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     log_every_steps: Annotated[int, Field(ge=1)] = 50
     compile: bool | CompileMode = False
+    tf32: bool = False
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
     nodes: Annotated[int, Field(ge=1)] = 1
