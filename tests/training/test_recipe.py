@@ -55,6 +55,8 @@ def test_packaged_recipes_are_valid_and_survive_being_written(name):
         ("augmentation.flip=1", "augmentation.flip: expected a boolean, got 1"),
         ("augmentation.crop=4", r"unknown key 'augmentation.crop'.*\[augmentation\] takes flip, crop_padding, crop_f"),
         ("augmentation.crop_padding=-1", "crop_padding: expected greater than or equal to 0, got -1"),
+        ("training.compile=3", "training.compile: expected a boolean, 'default', 'reduce-overhead', .*, got 3"),
+        ("training.compile=reduce-overhed", r"got 'reduce-overhed' \(did you mean 'reduce-overhead'\?\)"),
         ("training.devices=0", "training.devices: expected greater than or equal to 1, got 0"),
         ("training.strategy=dpp", r"training.strategy: expected 'auto' or 'ddp', got 'dpp' \(did you mean 'ddp'\?\)"),
         ("augmentation.crop_fill=0", "crop_fill has no meaning without augmentation.crop_padding"),

@@ -27,6 +27,7 @@ NOT_PART_OF_A_RESULT = frozenset(
         "training.compile",
         "training.accelerator",
         "training.strategy",
+        "training.tf32",
         "training.threads",
     }
 )

@@ -22,7 +22,7 @@ from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
 from binarynet.layers.noise import NoisyLayer
-from binarynet.ops import convolutions, products
+from binarynet.ops import convolutions, cuda_products, products
 
 IntOrPair = int | tuple[int, int]
 Weights = Literal["sign", "stochastic_sign"]
@@ -133,6 +133,9 @@ class BinaryLayer(NoisyLayer):
             x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
         return x
 
+    def _on_tensor_cores(self, operand: Tensor) -> bool:
+        return operand.is_cuda and operand.dtype == torch.float32 and not self.real_input
+
     def _rescale(self, sums: Tensor) -> Tensor:
         """Dropout's 1/(1-p), applied to the finished integer sums."""
         if self.training and self.dropout > 0:
@@ -188,6 +191,8 @@ class BinaryLinear(BinaryLayer):
             )
         with _outside_autocast(x.device.type):
             operand = self._operand(x)
+            if self._on_tensor_cores(operand):
+                return self._rescale(cuda_products.linear(operand, self.binary_weight()))
             weight = self._unsigned_weight()
             if weight is None:
                 return self._rescale(F.linear(operand, self.binary_weight()))
@@ -259,7 +264,9 @@ class BinaryConv2d(BinaryLayer):
             operand = self._operand(x)
             weight = self._unsigned_weight()
             masked = self.training and self.dropout > 0
-            if weight is None or self.first or self.real_input or masked:  # not signs times signs
+            if self._on_tensor_cores(operand):
+                sums = cuda_products.conv2d(operand, self.binary_weight(), self.stride, self.padding, self.sum_bound)
+            elif weight is None or self.first or self.real_input or masked:  # not signs times signs
                 sums = convolutions.torchs_conv2d(operand, self.binary_weight(), self.stride, self.padding)
             else:
                 sums = convolutions.conv2d(operand, weight, self.stride, self.padding)

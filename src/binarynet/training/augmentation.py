@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,12 +45,18 @@ class Augmentation:
         if self.crop_padding:
             padded = F.pad(images, (self.crop_padding,) * 4, value=self.crop_fill)
             windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [batch, channels, row, column, h, w]
-            rows, columns = torch.from_numpy(offsets).to(images.device)
+            rows, columns = _sent(offsets, images.device)
             images = windows[torch.arange(count, device=images.device), :, rows, columns]
         if self.flip:
-            chosen = torch.from_numpy(mirrored).to(images.device)
+            chosen = _sent(mirrored, images.device)
             images = torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
         return images
+
+
+def _sent(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A tensor on a device, which is not waited for."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def of_recipe(recipe: Recipe, shape: tuple[int, int, int]) -> Augmentation | None:

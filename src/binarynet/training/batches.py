@@ -48,6 +48,9 @@ class TrainingBatches:
             of the epoch's permutation, and each process its share of them.
         first_epoch, first_step: where the run starts.
         augmentation: changes the images of each batch; None leaves them as they are.
+        device: where batches are wanted. On a CUDA device the split lies there, if it takes no more than half of the
+            free memory, and batches are gathered there; else they are gathered in pinned memory and copied while the
+            device computes. Either way nothing waits for the device. For other devices, batches are left on the CPU.
 
     Raises:
         UsageError: the split does not fill a single batch, or batches that no training can use would result.
@@ -65,6 +68,7 @@ class TrainingBatches:
         first_epoch: int = 0,
         first_step: int = 0,
         augmentation: Augmentation | None = None,
+        device: torch.device | None = None,
     ) -> None:
         count, per_step = len(split), batch_size * world_size
         if drop_last and count < per_step:
@@ -79,6 +83,12 @@ class TrainingBatches:
                 "statistics; use another training.batch_size or training.drop_last=true"
             )
         self._images, self._labels = to_tensors(split)
+        self._streams_to: torch.device | None = None
+        if device is not None and device.type not in ("cpu", "mps"):
+            if _fits(self._images, device):
+                self._images, self._labels = self._images.to(device), self._labels.to(device)
+            else:
+                self._streams_to = device
         self._batch_size = batch_size
         self._seed = seed
         self._rank = rank
@@ -89,18 +99,32 @@ class TrainingBatches:
         self.epoch = first_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.from_numpy(permutation(self._seed, self.epoch, len(self._labels)))
+        order = torch.from_numpy(permutation(self._seed, self.epoch, len(self._labels))).to(self._labels.device)
         first_epoch, first_step = self._first
         per_step = self._batch_size * self._world_size
         for step in range(first_step if self.epoch == first_epoch else 0, self.num_steps):
             start = step * per_step + self._rank * self._batch_size
             chosen = order[start : start + self._batch_size]
-            images = self._images.index_select(0, chosen)
+            images, labels = self._gather(self._images, chosen), self._gather(self._labels, chosen)
             if self._augmentation is not None:
                 images = self._augmentation(
                     images, derive(self._seed, Purpose.AUGMENTATION, self.epoch, step, self._rank)
                 )
-            yield Batch(step, images, self._labels.index_select(0, chosen))
+            yield Batch(step, images, labels)
+
+    def _gather(self, tensor: Tensor, chosen: Tensor) -> Tensor:
+        if self._streams_to is None:
+            return tensor.index_select(0, chosen)
+        # New memory each time: torch's allocator of pinned memory hands it out again once the copy is done.
+        gathered = torch.empty((len(chosen), *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=True)
+        return torch.index_select(tensor, 0, chosen, out=gathered).to(self._streams_to, non_blocking=True)
+
+
+def _fits(images: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.numel() * images.element_size() <= free // 2
 
 
 class EvaluationBatches:

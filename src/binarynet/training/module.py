@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -50,7 +51,9 @@ class Classifier(LightningModule):
                 module.synchronize = recipe.training.synchronize_statistics
         self.optimizer: torch.optim.Optimizer
         self.validation: Evaluation
-        self._run = torch.compile(network) if recipe.training.compile else network
+        self._run: Callable[[Tensor], Tensor] = network
+        if chosen := recipe.training.compile:
+            self._run = torch.compile(network, fullgraph=True, mode=None if chosen is True else chosen)
         self._optimizer_state = optimizer_state
         self._cost_sum: Tensor | float = cost_sum if self.world.first else 0.0
         self._validation_total = Total()
@@ -88,6 +91,8 @@ class Classifier(LightningModule):
         seed = derive(self.recipe.seed, Purpose.STEP, self.current_epoch, batch.step, self.global_rank)
         seed_torch(seed, self.device)  # for modules of torch and of the user
         set_noise_key(self.network, seed)
+        if self.recipe.training.compile:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         cost = squared_hinge(self._run(batch.images), batch.labels)
         seen = cost.detach()
         self._cost_sum = self._cost_sum + seen.double()

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from binarynet import models
 from binarynet.errors import RecipeError
@@ -28,6 +28,9 @@ from binarynet.training._recipe_text import describe, nearest, to_toml
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 class Section(BaseModel):
@@ -134,7 +137,10 @@ class TrainingSection(Section):
         evaluation_batch_size: has no influence on results.
         checkpoint_every_steps: write a checkpoint every so many steps within an epoch too; 0 at its end only.
         log_every_steps: how often the cost is looked at while an epoch runs, and NaN found.
-        compile: run the network through ``torch.compile``.
+        compile: run the network through ``torch.compile``, as one graph: true, or one of torch's modes; of these
+            "reduce-overhead" and "max-autotune" use CUDA graphs on a GPU.
+        tf32: let NVIDIA GPUs compute the real-valued products of the backward pass in TF32 (10 bits of mantissa); those
+            of the forward pass are exact either way.
         accelerator: "auto", "cpu", "gpu" or "mps".
         devices: processes on each machine, one per GPU; on a CPU as many as you say.
         nodes: machines.
@@ -154,13 +160,24 @@ class TrainingSection(Section):
     evaluation_batch_size: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     log_every_steps: Annotated[int, Field(ge=1)] = 50
-    compile: bool = False
+    compile: bool | CompileMode = False
+    tf32: bool = False
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     devices: Annotated[int, Field(ge=1)] = 1
     nodes: Annotated[int, Field(ge=1)] = 1
     strategy: Literal["auto", "ddp"] = "auto"
     synchronize_statistics: bool = True
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _compile_mode_is_known(cls, given: Any) -> Any:
+        known = get_args(CompileMode)
+        if isinstance(given, bool) or (isinstance(given, str) and given in known):
+            return given
+        hint = nearest(given, known) if isinstance(given, str) else ""
+        allowed = ", ".join(map(repr, known))
+        raise ValueError(f"training.compile: expected a boolean, {allowed}, got {given!r}{hint}")
 
     @model_validator(mode="after")
     def _batch_can_be_shared(self) -> TrainingSection:

@@ -54,7 +54,7 @@ from binarynet.training.run_directory import (
     load_run,
     outline_network,
 )
-from binarynet.training.surroundings import quiet, torch_state
+from binarynet.training.surroundings import quiet, tf32, torch_state
 from binarynet.training.world import World
 
 DEFAULT_FOLDER = Path("runs")
@@ -122,7 +122,8 @@ def train(
         if "result" in start:
             return replace(RunResult.from_dict(start["result"]), process=world.rank)
         assert dataset is not None
-        with memory.kept(), torch_state(asked.training.threads or start["threads"]):
+        training = asked.training
+        with memory.kept(), tf32(training.tf32), torch_state(training.threads or start["threads"]):
             with world.together():
                 job = _prepare(asked, run, world, dataset, start)
             return job.carry_out(show, start["resuming"])
@@ -190,6 +191,7 @@ class _Job:
             first_epoch=progress.epoch,
             first_step=progress.step,
             augmentation=augmentation.of_recipe(recipe, dataset.policy.shape),
+            device=world.trainer.strategy.root_device,
         )
         self.validation = EvaluationBatches(
             dataset.validation, recipe.training.evaluation_batch_size, rank=world.rank, world_size=world.size
