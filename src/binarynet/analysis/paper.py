@@ -244,7 +244,7 @@ EXPERIMENTS = (
         14_022_016,
         (
             f"{_PROGRAM} trains without end; 500 epochs are what the paper's Figure 1 shows",
-            f"{_PROGRAM} whitens its input (ZCA), which the paper does not say; here it is 2u - 255",
+            f"{_PROGRAM} whitens its input (as cifar10-torch7-zca does), which the paper does not say",
             _SELECTION,
         ),
     ),
@@ -280,7 +280,7 @@ EXPERIMENTS = (
         },
         6_397_632,
         (
-            f"{_PROGRAM} normalizes contrast, which the paper does not say; here the input is 2u - 255",
+            f"{_PROGRAM} normalizes contrast (as svhn-torch7-lcn does), which the paper does not say",
             _SELECTION,
         ),
     ),

@@ -42,6 +42,7 @@ _LABELS = {
     "model.blocks": "convolution channels",
     "model.dense": "dense units",
     "model.kernel_size": "kernel size",
+    "model.preprocessing": "preprocessing",
     "model.weights": "binarization of weights",
     "model.dropout_in": "dropout of inputs",
     "model.dropout_hidden": "dropout of hidden units",
