@@ -13,7 +13,7 @@ import pytest
 
 from binarynet.analysis.paper import EXPERIMENTS
 from binarynet.analysis.table import differences, place
-from binarynet.errors import INSTALL_TRAIN, UnsupportedLayerError
+from binarynet.errors import INSTALL_TRAIN
 from binarynet.training import recipe as recipes
 from binarynet.training import train
 
@@ -42,6 +42,12 @@ def finished_runs(tmp_path_factory) -> Path:
     small = ("model.blocks=[[8, 8]]", "model.dense=[8]", "training.epochs=1")
     train("digits-convnet", overrides=small, out=folder / "conv", show="off")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch):
+    """Which takes less time."""
+    monkeypatch.setattr("binarynet.analysis.pictures._style.DOTS_PER_INCH", 30)
 
 
 @pytest.fixture
@@ -134,7 +140,7 @@ def test_json(run, mnist_run, finished_runs, tmp_path):
     mnist, digits = found["results"]
     assert (mnist["data"], mnist["setting"], mnist["by_the_paper"]) == ("mnist", "theano", False)
     assert mnist["paper_test_error_percent"] == 0.96
-    assert mnist["differences"][0] == {"key": "training.epochs", "paper": 1000, "here": 2}
+    assert mnist["differences"][0] == {"key": "training.epochs", "paper": 1000, "here": 2, "assumed": False}
     assert digits["setting"] is None
     record = json.loads((mnist_run / "run.json").read_text())
     told = mnist["runs"][0]
@@ -253,16 +259,14 @@ def test_the_same_run_twice_is_one(run, finished_runs, tmp_path):
     assert len(found["results"]) == len(found["networks"]) == 1
 
 
-def test_a_run_that_cannot_be_packed_keeps_its_row(run, mnist_run, tmp_path, monkeypatch):
-    def refuse(*_: object, **__: object) -> None:
-        raise UnsupportedLayerError("its input is whitened")
-
-    monkeypatch.setattr("binarynet.lowering.pack", refuse)
-    outcome = run("reproduce", mnist_run, "--out", tmp_path / "out")
+def test_a_run_that_cannot_be_packed_keeps_its_row(run, tmp_path):
+    whitened = ("model.preprocessing=zca", "model.blocks=[[8]]", "model.dense=[]", "training.epochs=1")
+    train("digits-convnet", overrides=whitened, out=tmp_path / "zca", show="off")
+    outcome = run("reproduce", tmp_path / "zca", "--out", tmp_path / "out")
     assert outcome.code == 0
-    assert "no memory, energy, operations and filters: it cannot be packed: its input is whitened" in outcome.out
-    assert "[1] not the paper's" in outcome.out
-    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["figure1-mnist.png", "table1.png"]
+    assert "no memory, energy, operations and filters: it cannot be packed: preprocess (Whitening)" in outcome.out
+    assert "[1] digits-convnet: digits" in outcome.out
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["figure1-digits.png", "table1.png"]
 
 
 def test_svg_and_all_filters(run, finished_runs, tmp_path):

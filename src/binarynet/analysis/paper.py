@@ -9,7 +9,7 @@ Where a constant stands in a program only, or print and program differ, it is sa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Setting = Literal["theano", "torch7"]
@@ -102,6 +102,7 @@ class Experiment:
         constants: dotted key of a recipe to the values that count as the paper's; the first is what is followed, the
             others are printed or programmed elsewhere. A key that is not named here must have its neutral value.
         weights: binary weights of the network (own count; arXiv 1609.07061, Table 7).
+        assumed: keys whose value stands in neither print nor program and was chosen here.
         remarks: where print, program and this package differ, in ways that no key of a recipe tells.
     """
 
@@ -111,7 +112,8 @@ class Experiment:
     sizes: Mapping[str, int]
     constants: Mapping[str, tuple[Any, ...]]
     weights: int
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    assumed: frozenset[str] = frozenset()
 
     @property
     def test_error(self) -> float:
@@ -165,8 +167,8 @@ _CONVNET: dict[str, tuple[Any, ...]] = {
 _CIFAR10 = {**_CONVNET, "model.blocks": ([[128, 128], [256, 256], [512, 512]],)}
 _SVHN = {**_CONVNET, "dataset.options.extra": (True,), "model.blocks": ([[64, 64], [128, 128], [256, 256]],)}
 
-_SELECTION = "L does not select an epoch; here, as in T and in the paper's text, the best validation error does"
-_UNBOUNDED = "L trains without end"
+_PROGRAM = "the authors' Torch7 program"
+_SELECTION = f"{_PROGRAM} selects no epoch; here, as in the paper's text, the best validation error does"
 
 EXPERIMENTS = (
     Experiment(
@@ -204,10 +206,11 @@ EXPERIMENTS = (
         },
         10_014_720,
         (
-            f"the paper does not state its epochs and {_UNBOUNDED}; in the 100 taken here the rate falls by 2^9",
-            "L shifts and scales its input by the global mean and deviation; here it is 2u - 255",
+            f"the paper states no epochs, {_PROGRAM} trains without end; in the 100 of here the rate falls by 2^9",
+            f"{_PROGRAM} shifts and scales its input by the global mean and deviation; here it is 2u - 255",
             _SELECTION,
         ),
+        assumed=frozenset({"training.epochs"}),
     ),
     Experiment(
         "cifar10",
@@ -240,8 +243,8 @@ EXPERIMENTS = (
         },
         14_022_016,
         (
-            f"{_UNBOUNDED}; 500 epochs are what the paper's Figure 1 shows",
-            "L whitens its input (ZCA), which the paper does not say; here it is 2u - 255",
+            f"{_PROGRAM} trains without end; 500 epochs are what the paper's Figure 1 shows",
+            f"{_PROGRAM} whitens its input (as cifar10-torch7-zca does), which the paper does not say",
             _SELECTION,
         ),
     ),
@@ -259,7 +262,7 @@ EXPERIMENTS = (
             "training.batch_size": (50,),  # T
         },
         6_397_632,
-        ("T leaves out the last, incomplete test batch: 26,000 of the 26,032 images; here all are counted",),
+        ("the authors' Theano program leaves out the last, incomplete test batch, 32 images; here all are counted",),
     ),
     Experiment(
         "svhn",
@@ -277,7 +280,7 @@ EXPERIMENTS = (
         },
         6_397_632,
         (
-            "L normalizes contrast globally and locally, which the paper does not say; here the input is 2u - 255",
+            f"{_PROGRAM} normalizes contrast (as svhn-torch7-lcn does), which the paper does not say",
             _SELECTION,
         ),
     ),

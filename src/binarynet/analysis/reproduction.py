@@ -10,7 +10,7 @@ from 0 to 1 in what was measured here, and percent where a key ends in ``_percen
                           ``printed_in``, ``errors_percent``: data set to ``[error, spread or null]``
 ``results``               own results, one per recipe: ``name``, ``data``, ``setting`` (null: no cell of the table),
                           ``why_not``, ``by_the_paper`` (only then may it stand for the paper's cell), ``in_short``,
-                          ``differences`` (``key``, ``paper``, ``here``), ``missing_images``, ``remarks``,
+                          ``differences`` (``key``, ``paper``, ``here``, ``assumed``), ``missing_images``, ``remarks``,
                           ``paper_test_error_percent``, ``test_error`` (``mean``, ``deviation``, ``n`` seeds), and
                           ``runs``: ``path``, ``seed``, ``epochs``, ``best_epoch``, ``validation_error``,
                           ``test_error``, ``test_errors``, ``test_images``, ``interval_95``, ``train_seconds``,

@@ -43,6 +43,7 @@ _LABELS = {
     "model.blocks": "convolution channels",
     "model.dense": "dense units",
     "model.kernel_size": "kernel size",
+    "model.preprocessing": "preprocessing",
     "model.weights": "binarization of weights",
     "model.dropout_in": "dropout of inputs",
     "model.dropout_hidden": "dropout of hidden units",
@@ -122,15 +123,26 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Difference:
-    """A key of a recipe whose value is not the paper's; ``paper`` is None where the paper has nothing of the kind."""
+    """A key of a recipe whose value is not the paper's.
+
+    Attributes:
+        key: dotted.
+        paper: its value there (or, where the paper is silent, in the authors' program); None if there is nothing of
+            the kind.
+        here: its value in the recipe.
+        assumed: neither paper nor program states it; ``paper`` is then what this package's full form takes.
+    """
 
     key: str
     paper: Any
     here: Any
+    assumed: bool = False
 
     def __str__(self) -> str:
         label = _LABELS.get(self.key, self.key)
         wanted = "the paper has none" if self.paper is None else f"paper {in_words(self.paper)}"
+        if self.assumed:
+            wanted = f"the full form {in_words(self.paper)}, the paper states none"
         return f"{label} {in_words(self.here)} ({wanted})"
 
 
@@ -254,7 +266,7 @@ def differences(recipe: Mapping[str, Any], experiment: Experiment) -> tuple[Diff
             if here not in (None, False, "", "none", [], {}, 0):
                 found.append(Difference(key, None, here))
         elif here not in allowed:
-            found.append(Difference(key, allowed[0], here))
+            found.append(Difference(key, allowed[0], here, key in experiment.assumed))
     first = ("training.epochs", *_WIDTHS)
     return tuple(sorted(found, key=lambda d: first.index(d.key) if d.key in first else len(first)))
 

@@ -66,7 +66,8 @@ def _print_table(console: Console, results: Sequence[Result]) -> None:
     sources = "; ".join(f"{letter}: {source}" for letter, source in paper.SOURCES.items())
     console.print(
         f"Printed in {sources}. The paper's own rows are single runs. {NOTHING}: none. Only a run by the paper's own "
-        "recipe stands for its cell; a shorter or narrower one has a row of its own.",
+        "recipe stands for its cell; one with fewer epochs, fewer weights or other constants has a row of its own. "
+        "Where the paper is silent, its recipe is the authors' program.",
         style="dim",
     )
 

@@ -26,7 +26,7 @@ def reproduce(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN_OR_RECIPE]...",
+            metavar="RUN_OR_RECIPE",
             help="Runs' folders, recipes (by name or .toml), .bnn files; default: every finished run in RUNS.",
             show_default=False,
         ),

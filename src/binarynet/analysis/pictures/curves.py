@@ -41,7 +41,9 @@ def draw(curves: Sequence[Curve], data: str) -> Figure:
         percent = [100 * value for value in curve.validation_error]
         error.plot(curve.epochs, percent, color=colour, marker=marker, linewidth=1.8)
         best = curve.epochs.index(curve.best_epoch)
-        error.plot(curve.best_epoch, percent[best], "o", color=colour, markersize=7, markeredgecolor="white")
+        error.plot(
+            curve.best_epoch, percent[best], "o", color=colour, markersize=7, markeredgecolor="white", clip_on=False
+        )
         cost.plot(curve.epochs, curve.training_cost, color=colour, marker=marker, linewidth=1.8)
     references = _read_off_points(error) if data == "cifar10" else []
     _epoch_axis(error, cost, max(curve.epochs[-1] for curve in curves), data == "cifar10")
