@@ -1,7 +1,8 @@
-// binarynet._native.training, elementwise: arrays float32 [n].
+// binarynet._native.training, elementwise operations and normalization: arrays float32 [n].
 #include "training/elementwise.h"
 
 #include "training.h"
+#include "training/shift_norm.h"
 
 namespace binarynet_python {
 namespace {
@@ -93,6 +94,52 @@ void ada_max(nb::handle weight, nb::handle gradient, nb::handle average, nb::han
   call([&] { training::ada_max(step, arrays.count(), num_threads); });
 }
 
+void shift_norm(nb::handle x, int64_t outer, int64_t channels, int64_t inner, float scale, nb::handle weight,
+                nb::handle bias, float eps, nb::handle y, nb::handle mean, nb::handle inv_std,
+                int32_t num_threads) {
+  const Array from(x, "x", 'f', {outer * channels * inner});
+  const Array gains(weight, "weight", 'f', {channels});
+  const Array offsets(bias, "bias", 'f', {channels});
+  const Array to(y, "y", 'f', {from.length(0)}, Access::write);
+  const Array means(mean, "mean", 'f', {channels}, Access::write);
+  const Array inverse(inv_std, "inv_std", 'f', {channels}, Access::write);
+  const training::ShiftNorm norm = {{outer, channels, inner},
+                                    from.data<float>(),
+                                    gains.data<float>(),
+                                    offsets.data<float>(),
+                                    scale,
+                                    eps,
+                                    to.mutable_data<float>(),
+                                    means.mutable_data<float>(),
+                                    inverse.mutable_data<float>()};
+  call([&] { training::shift_norm(norm, num_threads); });
+}
+
+void shift_norm_gradient(nb::handle x, nb::handle g, int64_t outer, int64_t channels, int64_t inner,
+                         float scale, nb::handle weight, nb::handle mean, nb::handle inv_std,
+                         nb::handle x_gradient, nb::handle weight_gradient, nb::handle bias_gradient,
+                         int32_t num_threads) {
+  const Array from(x, "x", 'f', {outer * channels * inner});
+  const Array upstream(g, "g", 'f', {from.length(0)});
+  const Array gains(weight, "weight", 'f', {channels});
+  const Array means(mean, "mean", 'f', {channels});
+  const Array inverse(inv_std, "inv_std", 'f', {channels});
+  const Array to(x_gradient, "x_gradient", 'f', {from.length(0)}, Access::write);
+  const Array to_weight(weight_gradient, "weight_gradient", 'f', {channels}, Access::write);
+  const Array to_bias(bias_gradient, "bias_gradient", 'f', {channels}, Access::write);
+  const training::ShiftNormGradient norm = {{outer, channels, inner},
+                                            from.data<float>(),
+                                            upstream.data<float>(),
+                                            gains.data<float>(),
+                                            means.data<float>(),
+                                            inverse.data<float>(),
+                                            scale,
+                                            to.mutable_data<float>(),
+                                            to_weight.mutable_data<float>(),
+                                            to_bias.mutable_data<float>()};
+  call([&] { training::shift_norm_gradient(norm, num_threads); });
+}
+
 }  // namespace
 
 void add_elementwise(nb::module_& m) {
@@ -108,6 +155,14 @@ void add_elementwise(nb::module_& m) {
   m.def("ada_max", &ada_max, nb::arg("weight"), nb::arg("gradient"), nb::arg("average"), nb::arg("norm"),
         nb::arg("beta1"), nb::arg("complement1"), nb::arg("beta2"), nb::arg("rate"), nb::arg("eps"),
         nb::arg("clip"), nb::arg("num_threads"));
+  m.def("shift_norm", &shift_norm, nb::arg("x"), nb::arg("outer"), nb::arg("channels"), nb::arg("inner"),
+        nb::arg("scale"), nb::arg("weight"), nb::arg("bias"), nb::arg("eps"), nb::arg("y"), nb::arg("mean"),
+        nb::arg("inv_std"), nb::arg("num_threads"),
+        "x, y: [outer, channels, inner], flat; the others: [channels].");
+  m.def("shift_norm_gradient", &shift_norm_gradient, nb::arg("x"), nb::arg("g"), nb::arg("outer"),
+        nb::arg("channels"), nb::arg("inner"), nb::arg("scale"), nb::arg("weight"), nb::arg("mean"),
+        nb::arg("inv_std"), nb::arg("x_gradient"), nb::arg("weight_gradient"), nb::arg("bias_gradient"),
+        nb::arg("num_threads"));
 }
 
 }  // namespace binarynet_python

@@ -159,3 +159,34 @@ class training:  # a submodule (native/python/training*.cc, elementwise.cc)
         out: npt.NDArray[np.float32],
         num_threads: int,
     ) -> None: ...
+    @staticmethod
+    def shift_norm(
+        x: npt.NDArray[np.float32],
+        outer: int,
+        channels: int,
+        inner: int,
+        scale: float,
+        weight: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.float32],
+        eps: float,
+        y: npt.NDArray[np.float32],
+        mean: npt.NDArray[np.float32],
+        inv_std: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def shift_norm_gradient(
+        x: npt.NDArray[np.float32],
+        g: npt.NDArray[np.float32],
+        outer: int,
+        channels: int,
+        inner: int,
+        scale: float,
+        weight: npt.NDArray[np.float32],
+        mean: npt.NDArray[np.float32],
+        inv_std: npt.NDArray[np.float32],
+        x_gradient: npt.NDArray[np.float32],
+        weight_gradient: npt.NDArray[np.float32],
+        bias_gradient: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...

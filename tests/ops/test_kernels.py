@@ -1,5 +1,6 @@
 """Native kernels of elementwise operations against their definitions: every instruction set, size, thread count."""
 
+import functools
 import math
 
 import numpy as np
@@ -93,6 +94,62 @@ def test_optimizers(threads, clip):
         w = clipped(w - f(0.02) * m / v)
         for ours, expected in zip(arrays, (w, g, m, v), strict=True):
             assert np.array_equal(ours, expected, equal_nan=True)
+
+
+def norm_sum(terms, columns):
+    """Sums per channel of [outer, channels, inner] in the order of shift_norm_kernels.h."""
+    f = np.float32
+    if columns:
+        blocks = [terms[i : i + 64, :, 0] for i in range(0, terms.shape[0], 64)]
+        partial = [functools.reduce(lambda a, b: a + b, block, np.zeros(terms.shape[1], f)) for block in blocks]
+        return functools.reduce(lambda a, b: a + b.astype(np.float64), partial, np.zeros(terms.shape[1]))
+    totals = np.zeros((terms.shape[1], 64))
+    for plane in terms:
+        for run in range(0, plane.shape[1], 1024):
+            values = plane[:, run : run + 1024]
+            padded = np.pad(values, ((0, 0), (0, -values.shape[1] % 64))).reshape(len(plane), -1, 64)
+            totals += functools.reduce(lambda a, b: a + b, np.moveaxis(padded, 1, 0), np.zeros((len(plane), 64), f))
+    return functools.reduce(lambda a, b: a + b, totals.T, np.zeros(len(totals)))
+
+
+@pytest.mark.parametrize("shape", [(100, 130, 1), (3, 1, 1), (64, 64, 1), (5, 3, 7), (2, 2, 2500), (4, 5, 64)])
+def test_shift_norm(threads, shape):
+    f, (outer, channels, inner) = np.float32, shape
+    count, scale, eps = f(outer * inner), f(2**-8), f(1e-5)
+    rng = np.random.default_rng(channels)
+    x, g = (rng.normal(size=shape).astype(f) * f(spread) for spread in (300, 1))
+    weight, bias = (rng.normal(size=channels).astype(f) for _ in range(2))
+
+    def ap2(a):
+        return ops.round_to_ap2(torch.from_numpy(np.ascontiguousarray(a))).numpy()
+
+    def wide(a):
+        return np.asarray(a, f)[:, None]
+
+    mean = (norm_sum(x * scale, inner == 1) / np.float64(count)).astype(f)
+    centred = x * scale - wide(mean)
+    variance = (norm_sum(centred * ap2(centred), inner == 1) / np.float64(count)).astype(f)
+    inv_std = f(1) / np.sqrt(variance + eps)
+    expected = centred * wide(ap2(weight) * ap2(inv_std)) + wide(bias)
+    y, got_mean, got_inv_std = np.empty(x.size, f), np.empty(channels, f), np.empty(channels, f)
+    options = (*shape, float(scale))
+    _native.training.shift_norm(x.reshape(-1), *options, weight, bias, float(eps), y, got_mean, got_inv_std, threads)
+    assert same(got_mean, mean)
+    assert same(got_inv_std, inv_std)
+    assert same(y, expected.reshape(-1))
+
+    summed = norm_sum(g, inner == 1).astype(f)
+    correlated = norm_sum(ap2(centred) * g, inner == 1).astype(f)
+    s = ap2(inv_std)
+    slope = s * s * correlated / count
+    expected = (g - wide(summed / count) - ap2(centred) * wide(slope)) * wide(ap2(weight) * s) * scale
+    gx, gw, gb = np.empty(x.size, f), np.empty(channels, f), np.empty(channels, f)
+    _native.training.shift_norm_gradient(
+        x.reshape(-1), g.reshape(-1), *options, weight, mean, inv_std, gx, gw, gb, threads
+    )
+    assert same(gx, expected.reshape(-1))
+    assert same(gw, s * correlated)
+    assert same(gb, summed)
 
 
 @pytest.mark.parametrize(

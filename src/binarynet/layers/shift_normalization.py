@@ -10,6 +10,7 @@ from torch import Tensor
 from binarynet import ops
 from binarynet.layers import _synchronized
 from binarynet.layers.normalization import Normalization
+from binarynet.ops import kernels
 
 
 class _ShiftBatchNorm(Normalization):
@@ -66,12 +67,12 @@ class _ShiftBatchNorm(Normalization):
 
     def _normalize_batch(self, x: Tensor) -> Tensor:
         self._check_batch(x)
-        z = x * self.input_scale
         if self._joins_processes():
+            z = x * self.input_scale
             y, mean, inv_std = _synchronized.shift_batch_norm(z, self.weight, self.bias, self.eps, self.process_group)
         else:
             y, mean, inv_std = _ShiftNormalize.apply(  # type: ignore[no-untyped-call]
-                z, self.weight, self.bias, self.eps
+                x, self.weight, self.bias, self.eps, self.input_scale
             )
         self._average(mean, inv_std)
         return y
@@ -91,30 +92,83 @@ class _ShiftNormalize(torch.autograd.Function):
     """The training mode; gives ``y``, and the mean and inverse standard deviation, which have no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        axes, view = _axes(z)
-        mean = z.mean(axes)
-        centred = z - mean.view(view)
-        rounded = ops.round_to_ap2(centred)
-        inv_std = ((centred * rounded).mean(axes) + eps).rsqrt()
-        shift = ops.round_to_ap2(inv_std)
-        gain = ops.round_to_ap2(weight)
-        y = centred * (gain * shift).view(view) + bias.view(view)
-        ctx.save_for_backward(rounded, shift, gain)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, input_scale: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        y, mean, inv_std = _forward_by_kernel(x, weight, bias, eps, input_scale) or _forward(
+            x, weight, bias, eps, input_scale
+        )
+        ctx.save_for_backward(x, weight, mean, inv_std)
+        ctx.input_scale = input_scale
         ctx.mark_non_differentiable(mean, inv_std)
         return y, mean, inv_std
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        rounded, shift, gain = ctx.saved_tensors
-        gradient = grad_outputs[0]
-        axes, view = _axes(gradient)
-        count = gradient.numel() // gradient.shape[1]
-        summed = gradient.sum(axes)
-        correlated = (rounded * gradient).sum(axes)
-        slope = shift * shift * correlated / count
-        gradient_z = (gradient - (summed / count).view(view) - rounded * slope.view(view)) * (gain * shift).view(view)
-        return gradient_z, shift * correlated, summed, None
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        gradient, (x, weight, mean, inv_std) = grad_outputs[0], ctx.saved_tensors
+        arguments = (gradient, x, weight, mean, inv_std, ctx.input_scale)
+        gradient_x, gradient_weight, gradient_bias = _backward_by_kernel(*arguments) or _backward(*arguments)
+        return gradient_x, gradient_weight, gradient_bias, None, None
+
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, input_scale: float) -> Three:
+    z = x * input_scale
+    axes, view = _axes(z)
+    mean = z.mean(axes)
+    centred = z - mean.view(view)
+    inv_std = ((centred * ops.round_to_ap2(centred)).mean(axes) + eps).rsqrt()
+    factor = ops.round_to_ap2(weight) * ops.round_to_ap2(inv_std)
+    return centred * factor.view(view) + bias.view(view), mean, inv_std
+
+
+def _backward(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, input_scale: float) -> Three:
+    axes, view = _axes(gradient)
+    count = gradient.numel() // gradient.shape[1]
+    rounded = ops.round_to_ap2(x * input_scale - mean.view(view))
+    shift, gain = ops.round_to_ap2(inv_std), ops.round_to_ap2(weight)
+    summed = gradient.sum(axes)
+    correlated = (rounded * gradient).sum(axes)
+    slope = shift * shift * correlated / count
+    gradient_z = (gradient - (summed / count).view(view) - rounded * slope.view(view)) * (gain * shift).view(view)
+    return gradient_z * input_scale, shift * correlated, summed
+
+
+# The same by the package's kernels (native/src/training/shift_norm_kernels.h): one pass over memory each, if a
+# channel's values fit into the cache. Sums are added in another order, partly in float64: results differ by rounding,
+# which may also put a value that lies next to a boundary of AP2 on its other side.
+
+
+def _forward_by_kernel(x: Tensor, weight: Tensor, bias: Tensor, eps: float, input_scale: float) -> Three | None:
+    if (native := kernels.fast(x)) is None or kernels.fast(weight, bias) is None:
+        return None
+    y, mean, inv_std = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    flat = kernels.flat
+    given = (flat(x), *_extents(x), input_scale, flat(weight), flat(bias), eps)
+    native.shift_norm(*given, flat(y), flat(mean), flat(inv_std), torch.get_num_threads())
+    return y, mean, inv_std
+
+
+def _backward_by_kernel(
+    gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inv_std: Tensor, input_scale: float
+) -> Three | None:
+    if (native := kernels.fast(gradient, x)) is None or kernels.fast(weight, mean, inv_std) is None:
+        return None
+    results = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)
+    flat = kernels.flat
+    given = (flat(x), flat(gradient), *_extents(x), input_scale, flat(weight), flat(mean), flat(inv_std))
+    native.shift_norm_gradient(*given, *map(flat, results), torch.get_num_threads())
+    return results
+
+
+def _extents(x: Tensor) -> tuple[int, int, int]:
+    """How values lie in memory: [outer, channels, inner]."""
+    channels = x.shape[1]
+    if x.is_contiguous():
+        return x.shape[0], channels, x[0, 0].numel() if x.shape[0] else 1
+    return x.numel() // channels, channels, 1  # channels last
 
 
 def _axes(x: Tensor) -> tuple[list[int], tuple[int, ...]]:
