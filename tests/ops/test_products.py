@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import fx
 from torch.library import opcheck
 
 from binarynet import _native
@@ -204,6 +205,27 @@ def test_one_graph_under_compile(mode):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-2)
 
 
+class Dense(torch.nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight)
+
+    def forward(self, x):
+        return products.linear(x, self.weight)
+
+
+def test_export_with_a_batch_of_any_size():
+    x, weight = operands(4, 20, 33, requires_grad=False)
+    batch = torch.export.Dim("batch")
+    with products.use("packed"):
+        exported = torch.export.export(Dense(weight), (x,), dynamic_shapes=({0: batch},))
+        targets = [str(node.target) for node in exported.graph.nodes]
+        assert "binarynet.linear.default" in targets
+        for size in (4, 200):
+            x, _ = operands(size, 20, 33, seed=size, requires_grad=False)
+            assert torch.equal(exported.module()(x), products.linear(x, weight))
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_the_operations_keep_torchs_rules():
     x, weight = operands(5, 20, 33)
@@ -279,15 +301,5 @@ def test_what_does_not_fit_is_refused(x, weight):
 
 
 def test_one_node_in_a_trace():
-    from torch import fx
-
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(random(3, 4))
-
-        def forward(self, x):
-            return products.linear(x, self.weight)
-
-    nodes = fx.symbolic_trace(Net()).graph.nodes
+    nodes = fx.symbolic_trace(Dense(random(3, 4))).graph.nodes
     assert [node.target for node in nodes if node.op == "call_function"] == [products.linear]

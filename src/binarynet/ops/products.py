@@ -140,9 +140,14 @@ _OPERANDS, _WEIGHTS = 0, 1
 _TORCH, _SIGNS, _REAL = 0, 1, 2
 
 
-def _columns_shape(rows: int, cols: int) -> tuple[int, int, int, int]:
-    """Of column bits of a matrix [rows, cols] (native/src/training/kernels.h)."""
-    return (-(-rows // 128), -(-cols // 16), 4, 16)
+def _columns_size(rows: int, cols: int) -> int:
+    """Words of the column bits of a matrix [rows, cols]. One axis: export would take a length of 1 for a constant."""
+    return -(-rows // 128) * -(-cols // 16) * 64
+
+
+def _columns(words: Tensor, cols: int) -> Any:
+    """Column bits as the kernels see them (native/src/training/kernels.h)."""
+    return words.numpy().reshape(-1, -(-cols // 16), 4, 16)
 
 
 def _array(tensor: Tensor) -> Any:
@@ -156,8 +161,8 @@ def _linear(
     """Sums [batch, out]; column bits of x and of the weights (empty if not wanted); how."""
     (batch, fan_in), fan_out = x.shape, weight.shape[0]
     x, weight = x.contiguous(), weight.contiguous()
-    operand_columns = torch.empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32)
-    weight_columns = torch.empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32)
+    operand_columns = torch.empty(_columns_size(batch if pack_operands else 0, fan_in), dtype=torch.int32)
+    weight_columns = torch.empty(_columns_size(fan_out if pack_weights else 0, fan_in), dtype=torch.int32)
     how = torch.zeros(2, dtype=torch.uint8)
     if not _wants_packed():
         return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, how
@@ -167,7 +172,7 @@ def _linear(
     threads = torch.get_num_threads()
     words = -(-fan_in // 64)
     bits = np.empty((batch, words), np.uint64)
-    columns = _array(operand_columns) if pack_operands else None
+    columns = _columns(operand_columns, fan_in) if pack_operands else None
     found = training.pack_signs(_array(x), False, True, bits, columns, threads)
     largest = fan_in * (INPUT_MAX if found & _FOUND_BYTE else 1)
     if found & _FOUND_OTHER or largest > EXACT_FLOAT32_LIMIT:
@@ -179,7 +184,7 @@ def _linear(
         return F.linear(x, binarize_weight(weight.detach())), operand_columns, weight_columns, how
     how[_OPERANDS], how[_WEIGHTS] = _REAL if found else _SIGNS, _SIGNS
     signs = np.empty((fan_out, words), np.uint64)
-    columns = _array(weight_columns) if pack_weights else None
+    columns = _columns(weight_columns, fan_in) if pack_weights else None
     training.pack_signs(_array(weight), False, False, signs, columns, threads)
     sums = x.new_empty((batch, fan_out))
     more = np.empty_like(bits) if found & _FOUND_ZERO else None
@@ -199,8 +204,8 @@ def _(x: Tensor, weight: Tensor, pack_operands: bool, pack_weights: bool) -> tup
     (batch, fan_in), fan_out = x.shape, weight.shape[0]
     return (
         x.new_empty((batch, fan_out)),
-        x.new_empty(_columns_shape(batch if pack_operands else 0, fan_in), dtype=torch.int32),
-        x.new_empty(_columns_shape(fan_out if pack_weights else 0, fan_in), dtype=torch.int32),
+        x.new_empty(_columns_size(batch if pack_operands else 0, fan_in), dtype=torch.int32),
+        x.new_empty(_columns_size(fan_out if pack_weights else 0, fan_in), dtype=torch.int32),
         x.new_empty((2,), dtype=torch.uint8),
     )
 
@@ -215,7 +220,11 @@ def _input_gradient(g: Tensor, weight: Tensor, weight_columns: Tensor, how: Tens
 
     result = g.new_empty((g.shape[0], weight.shape[1]))
     training.multiply_signs(
-        _array(g.contiguous()), False, _array(weight_columns), _array(result), torch.get_num_threads()
+        _array(g.contiguous()),
+        False,
+        _columns(weight_columns, weight.shape[1]),
+        _array(result),
+        torch.get_num_threads(),
     )
     return result
 
@@ -238,7 +247,7 @@ def _weight_gradient(g: Tensor, x: Tensor, operand_columns: Tensor, how: Tensor)
     if how[_OPERANDS] == _REAL:
         training.multiply_real(_array(g), _array(x.contiguous()), _array(result), threads)
     else:
-        training.multiply_signs(_array(g), True, _array(operand_columns), _array(result), threads)
+        training.multiply_signs(_array(g), True, _columns(operand_columns, x.shape[1]), _array(result), threads)
     return result
 
 
