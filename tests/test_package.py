@@ -85,8 +85,8 @@ EXPORTS = {
         REFERENCE Difference Engine Model Prediction Session Source ValueCheck Verification check_engine engines load
         verify""",
     "binarynet.ops": """
-        ap2 ap2_value approx_sign binarize_weight drop identity_sign noise_key products random_words round_to_ap2 sign
-        stochastic_sign stochastic_weight swish_sign""",
+        ap2 ap2_value approx_sign binarize_weight convolutions drop identity_sign noise_key products random_words
+        round_to_ap2 sign stochastic_sign stochastic_weight swish_sign""",
     "binarynet.layers": """
         LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear ContrastNormalization Estimator NoisyLayer
         Normalization Preprocessing ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights Whitening
