@@ -14,6 +14,9 @@ from torch.optim.adam import adam as torch_adam
 from binarynet.ops import kernels
 from binarynet.optim._base import Clipping
 
+MIN_WEIGHTS = 1 << 14
+"""Parameters with fewer weights go to torch, all of a group in one call: there the time is that of calls."""
+
 
 class ClippedAdam(Clipping, torch.optim.Adam):
     """``torch.optim.Adam`` whose groups may have ``clip=True``: what it updates there ends up in [-1, 1].
@@ -30,7 +33,8 @@ class ClippedAdam(Clipping, torch.optim.Adam):
 
     each operation rounds once, in float32, from left to right; the factors are computed in float64 and rounded once.
     torch's own (``fused=True``) computes the same with fused multiply-adds, so that results differ by rounding. All
-    other parameters, and groups with weight decay, AMSGrad or one of torch's special modes, are updated by torch.
+    other parameters, those with less than ``MIN_WEIGHTS`` weights, and groups with weight decay, AMSGrad or one of
+    torch's special modes, are updated by torch.
 
     Args:
         params: parameters or groups of them.
@@ -84,7 +88,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
         gradient = weight.grad
         if gradient is None:
             return True
-        if kernels.fast(weight, gradient) is None:
+        if weight.numel() < MIN_WEIGHTS or (native := kernels.fast(weight, gradient)) is None:
             return False
         state = self.state[weight]
         if not state:
@@ -92,7 +96,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
             state["exp_avg_sq"] = torch.zeros_like(weight, memory_format=torch.preserve_format)
         tensors = (weight, gradient, state["exp_avg"], state["exp_avg_sq"])
-        if (native := kernels.fast(*tensors)) is None:
+        if kernels.fast(*tensors) is None:
             return False
         state["step"] += 1
         count, (beta1, beta2) = float(state["step"]), group["betas"]
