@@ -75,7 +75,8 @@ def test_packed_sums_are_exact_and_gradients_rounded_only(monkeypatch, isa, case
     g = random(*shape_of(case), seed=3)
     y, gx, gw = run("packed", x, weight, g, stride, padding)
     expected, gx_expected, gw_expected = in_float64(x, signs(weight), g, stride, padding)
-    assert y.is_contiguous(memory_format=torch.channels_last)
+    if x.shape[1] > 1:  # of one channel, both formats are the same
+        assert y.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(y.double(), expected)
     if padding == (0, 0):
         assert expected.max() >= case[2] * kernel[0] * kernel[1] - 4
@@ -275,18 +276,34 @@ def test_layers_take_the_kernels_where_operands_are_signs(packed_calls):
     assert torch.equal(Own(64, 64, 3)(torch.ones(1, 64, 3, 3)), torch.full((1, 64, 1, 1), 576.0))
 
 
+@pytest.mark.parametrize("mode", ["auto", "torch"])
 @pytest.mark.parametrize("channels", [1, 3, 64])
-def test_layers_agree_on_the_memory_format(channels):
-    """Whoever computes, and whatever goes in."""
+def test_results_have_the_memory_format_of_the_input(channels, mode):
+    """As with torch's convolutions: whoever computes, a contiguous network can go on with view()."""
+    images = torch.randint(0, 256, (2, channels, 5, 4), dtype=torch.uint8)
+    signs = torch.ones(2, 64, 5, 5)
+    with products.use(mode):
+        assert BinaryConv2d(channels, 40, 3, padding=1, first=True)(images).is_contiguous()
+        for options in ({}, {"dropout": 0.1}):
+            layer = BinaryConv2d(64, 64, 3, **options)
+            assert layer(signs).is_contiguous()
+            last = layer(signs.contiguous(memory_format=torch.channels_last))
+            assert not last.is_contiguous()
+            assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 64])
+def test_a_layer_may_ask_for_channels_last(channels):
     fast = _native.training.instruction_set() != "portable"
     expected = torch.channels_last if fast else torch.contiguous_format
     images = torch.randint(0, 256, (2, channels, 5, 4), dtype=torch.uint8)
-    for layout in (torch.contiguous_format, torch.channels_last):
-        sums = BinaryConv2d(channels, 40, 3, padding=1, first=True)(images.to(memory_format=layout))
-        assert sums.is_contiguous(memory_format=expected)
-    assert BinaryConv2d(64, 64, 3, dropout=0.1)(torch.ones(2, 64, 5, 5)).is_contiguous(memory_format=expected)
+    layer = BinaryConv2d(channels, 40, 3, padding=1, first=True, channels_last=True)
+    sums = layer(images)
+    assert sums.is_contiguous(memory_format=expected)
     with products.use("torch"):
-        assert BinaryConv2d(channels, 40, 3, first=True)(images).is_contiguous()
+        contiguous = layer(images)
+        assert contiguous.is_contiguous()
+    assert torch.equal(contiguous, sums)
 
 
 def test_float64_is_torchs():

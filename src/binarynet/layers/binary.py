@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
-from binarynet.layers.noise import NoisyLayer
+from binarynet.layers.noise import NoisyLayer, in_memory_order
 from binarynet.ops import convolutions, cuda_products, products
 
 IntOrPair = int | tuple[int, int]
@@ -130,7 +131,8 @@ class BinaryLayer(NoisyLayer):
             expected = "floats" if self.real_input else f"+-1 as floats ({remedy})"
             raise ShapeError(f"{type(self).__name__}: expected {expected}, got {x.dtype} {list(x.shape)}")
         if self.training and self.dropout > 0:
-            x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
+            key = self.next_noise_key(x.device)
+            x = in_memory_order(partial(ops.drop, probability=self.dropout, key=key), x)
         return x
 
     def _on_tensor_cores(self, operand: Tensor) -> bool:
@@ -219,6 +221,9 @@ class BinaryConv2d(BinaryLayer):
         real_input: take any floats, see :class:`BinaryLayer`; does not pack.
         dropout: in training mode, mask each operand to 0 with this probability.
         weights: "sign", or "stochastic_sign" in training mode, see :class:`BinaryLayer`.
+        channels_last: give results in torch's memory format channels_last where packed kernels may compute; what
+            follows keeps it. A network is fastest if its first convolution does. By default, results have the format
+            of the input, as with torch's own convolutions.
 
     Raises:
         UsageError: sizes out of range, "same" where it has no exact meaning, or a fan-in whose sums float32 cannot
@@ -238,6 +243,7 @@ class BinaryConv2d(BinaryLayer):
         real_input: bool = False,
         dropout: float = 0.0,
         weights: Weights = "sign",
+        channels_last: bool = False,
     ) -> None:
         kernel = _pair(kernel_size)
         shape = (out_channels, in_channels, *kernel)
@@ -247,6 +253,7 @@ class BinaryConv2d(BinaryLayer):
         self.kernel_size = kernel
         self.stride = _pair(stride)
         self.padding = _padding(padding, self.kernel_size, self.stride)
+        self.channels_last = channels_last
         if min(self.stride) < 1:
             raise UsageError(f"BinaryConv2d: stride must be at least 1, got {stride}")
         if min(self.padding) < 0:
@@ -267,9 +274,10 @@ class BinaryConv2d(BinaryLayer):
             if self._on_tensor_cores(operand):
                 sums = cuda_products.conv2d(operand, self.binary_weight(), self.stride, self.padding, self.sum_bound)
             elif weight is None or self.first or self.real_input or masked:  # not signs times signs
-                sums = convolutions.torchs_conv2d(operand, self.binary_weight(), self.stride, self.padding)
+                signs = self.binary_weight()
+                sums = convolutions.torchs_conv2d(operand, signs, self.stride, self.padding, self.channels_last)
             else:
-                sums = convolutions.conv2d(operand, weight, self.stride, self.padding)
+                sums = convolutions.conv2d(operand, weight, self.stride, self.padding, self.channels_last)
             return self._rescale(sums)
 
     def extra_repr(self) -> str:

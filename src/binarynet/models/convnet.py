@@ -78,6 +78,7 @@ def convnet(
                 **entry.options,
                 dropout=dropout_in if number == 1 else dropout_hidden,
                 weights=weights,
+                channels_last=number == 1,
             )
             if position == len(block):
                 layers[f"pool{number}"] = nn.MaxPool2d(2)

@@ -6,8 +6,9 @@ backward pass stride 1; with other strides the gradients are torch's. The sums a
 gradients differ from torch's by rounding only: each by at most ``(n / 4 + 4) * 2**-24`` times the sum of the magnitudes
 of its n terms.
 
-Packed kernels work on images whose channels lie together, and their results have torch's memory format channels_last,
-which torch's pooling, normalization and elementwise operations keep.
+Packed kernels work on images whose channels lie together, torch's memory format channels_last, which torch's pooling,
+normalization and elementwise operations keep. As with torch's convolutions, a result has the format of the input, so
+that a contiguous network stays so (and pays for the reordering); ``channels_last`` asks for the fast one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ MIN_PACKED_CHANNELS = 32
 """Layers with fewer input channels go to torch in mode "auto": packed kernels would compute with half-empty vectors."""
 
 
-def conv2d(x: Tensor, weight: Tensor, stride: Sequence[int] = (1, 1), padding: Sequence[int] = (0, 0)) -> Tensor:
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    channels_last: bool = False,
+) -> Tensor:
     """The convolution of x with ``sign(weight)``; a padded tap contributes 0.
 
     Gradients (arXiv 1602.02830, algorithm 1): that of ``x`` comes through ``sign(weight)``, that of the signs goes to
@@ -43,6 +50,7 @@ def conv2d(x: Tensor, weight: Tensor, stride: Sequence[int] = (1, 1), padding: S
         weight: latent weights, float ``[out_channels, in_channels, kernel height, kernel width]``.
         stride: (vertical, horizontal).
         padding: (vertical, horizontal), smaller than the kernel.
+        channels_last: give the result in that memory format, whatever that of ``x``, where packed kernels may compute.
 
     Returns:
         ``[batch, out_channels, out_height, out_width]`` of the dtype of ``x``; integers where ``x`` holds integers.
@@ -53,24 +61,37 @@ def conv2d(x: Tensor, weight: Tensor, stride: Sequence[int] = (1, 1), padding: S
         UsageError: mode "packed", and the operands cannot be packed.
     """
     if has_torch_function_variadic(x, weight):
-        result: Tensor = handle_torch_function(conv2d, (x, weight), x, weight, stride=stride, padding=padding)
+        options: dict[str, Any] = {"stride": stride, "padding": padding, "channels_last": channels_last}
+        result: Tensor = handle_torch_function(conv2d, (x, weight), x, weight, **options)
         return result
     _check_shapes(x, weight, stride, padding)
     _check("convolutions.conv2d", weight)
     if not _can_pack(x, weight):
-        return torchs_conv2d(x, binarize_weight(weight).to(x.dtype), stride, padding)
+        return torchs_conv2d(x, binarize_weight(weight).to(x.dtype), stride, padding, channels_last)
     sums: Tensor = _conv2d(x, weight, stride, padding)[0]
-    return sums
+    return sums.contiguous(memory_format=_format(x, channels_last))
 
 
-def torchs_conv2d(x: Tensor, weight: Tensor, stride: Sequence[int] = (1, 1), padding: Sequence[int] = (0, 0)) -> Tensor:
+def _format(x: Tensor, channels_last: bool) -> torch.memory_format:
+    """Of the result: mixed formats are slow, torch's batch normalization takes ten times as long to go back through."""
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    fast = x.device.type == "cpu" and x.dtype == torch.float32 and products._mode != "torch"
+    return torch.channels_last if channels_last and fast and _fast_kernels() else torch.contiguous_format
+
+
+def torchs_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    channels_last: bool = False,
+) -> Tensor:
     """The convolution of any x with any weights by torch, exact where all sums are integers below 2^24.
 
-    Its result has the memory format of :func:`conv2d` where packed kernels may compute other layers: mixed formats
-    are slow, torch's batch normalization takes ten times as long to go back through them.
+    Its result has the memory format that :func:`conv2d` would give.
     """
-    fast = x.device.type == "cpu" and x.dtype == torch.float32 and products._mode != "torch"
-    memory_format = torch.channels_last if fast and _fast_kernels() else torch.contiguous_format
+    memory_format = _format(x, channels_last)
     if x.shape[1] > 1:
         x = x.contiguous(memory_format=memory_format)
     with _without_nnpack(x.device.type):
