@@ -48,6 +48,33 @@ void drop(nb::handle x, nb::handle out, uint64_t key, uint32_t threshold, int32_
   });
 }
 
+// float32 [images, pixels, channels], with pixels that the kernels can group.
+training::Images images_of(const Array& x) {
+  if (x.length(1) % training::kNoiseWords != 0) {
+    raise(BINARYNET_INVALID_ARGUMENT,
+          "x: expected a number of pixels that is a multiple of 4, got " + std::to_string(x.length(1)));
+  }
+  return {x.length(0), x.length(1), x.length(2)};
+}
+
+void random_sign_images(nb::handle x, nb::handle out, uint64_t key, int32_t num_threads) {
+  const Array from(x, "x", 'f', {-1, -1, -1});
+  const training::Images images = images_of(from);
+  const Array to(out, "out", 'f', {images.images, images.pixels, images.channels}, Access::write);
+  call([&] {
+    training::random_sign_images(from.data<float>(), to.mutable_data<float>(), images, key, num_threads);
+  });
+}
+
+void drop_images(nb::handle x, nb::handle out, uint64_t key, uint32_t threshold, int32_t num_threads) {
+  const Array from(x, "x", 'f', {-1, -1, -1});
+  const training::Images images = images_of(from);
+  const Array to(out, "out", 'f', {images.images, images.pixels, images.channels}, Access::write);
+  call([&] {
+    training::drop_images(from.data<float>(), to.mutable_data<float>(), images, key, threshold, num_threads);
+  });
+}
+
 // The four arrays of an optimizer's step.
 struct Moments {
   Moments(nb::handle weight, nb::handle gradient, nb::handle first, nb::handle second)
@@ -148,6 +175,11 @@ void add_elementwise(nb::module_& m) {
   m.def("inside_window", &inside_window, nb::arg("g"), nb::arg("x"), nb::arg("out"), nb::arg("num_threads"));
   m.def("random_sign", &random_sign, nb::arg("x"), nb::arg("out"), nb::arg("key"), nb::arg("num_threads"));
   m.def("drop", &drop, nb::arg("x"), nb::arg("out"), nb::arg("key"), nb::arg("threshold"),
+        nb::arg("num_threads"));
+  m.def("random_sign_images", &random_sign_images, nb::arg("x"), nb::arg("out"), nb::arg("key"),
+        nb::arg("num_threads"),
+        "x, out: [images, pixels, channels], the noise that of [images, channels, pixels].");
+  m.def("drop_images", &drop_images, nb::arg("x"), nb::arg("out"), nb::arg("key"), nb::arg("threshold"),
         nb::arg("num_threads"));
   m.def("adam", &adam, nb::arg("weight"), nb::arg("gradient"), nb::arg("average"), nb::arg("average_square"),
         nb::arg("complement1"), nb::arg("beta2"), nb::arg("complement2"), nb::arg("rate"), nb::arg("root"),

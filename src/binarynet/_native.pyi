@@ -103,6 +103,14 @@ class training:  # a submodule (native/python/training*.cc, elementwise.cc)
         x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], key: int, threshold: int, num_threads: int
     ) -> None: ...
     @staticmethod
+    def random_sign_images(
+        x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], key: int, num_threads: int
+    ) -> None: ...
+    @staticmethod
+    def drop_images(
+        x: npt.NDArray[np.float32], out: npt.NDArray[np.float32], key: int, threshold: int, num_threads: int
+    ) -> None: ...
+    @staticmethod
     def adam(
         weight: npt.NDArray[np.float32],
         gradient: npt.NDArray[np.float32],

@@ -56,31 +56,86 @@ inline void with_noise(int64_t begin, int64_t end, uint64_t key, const Body& bod
   }
 }
 
-void random_sign(const float* x, float* out, int64_t begin, int64_t end, uint64_t key) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 minus_one = _mm512_set1_ps(-1.0f);
-  const __m512 scale = _mm512_set1_ps(8388608.0f);
-  with_noise(begin, end, key, [&](int64_t at, __mmask16 there, __m512i n) {
+// The same for images; 16 channels at once, one pixel of a group after the other.
+template <class Body>
+inline void with_noise_of_images(const Images& images, int64_t begin, int64_t end, uint64_t key,
+                                 const Body& body) {
+  const int64_t groups = images.pixels / kNoiseWords;
+  const __m512i steps =
+      _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(groups));
+  const __m512i one = _mm512_set1_epi32(1);
+  const auto number = [&](__m512i low, __m512i high) {
+    const __m512i word =
+        _mm512_maskz_inserti64x4(0xff, _mm512_zextsi256_si512(_mm512_maskz_cvtepi64_epi32(0xff, low)),
+                                 _mm512_maskz_cvtepi64_epi32(0xff, high), 1);
+    return _mm512_or_si512(_mm512_maskz_srli_epi32(0xffff, word, 8), one);
+  };
+  for (int64_t group = begin; group < end; ++group) {
+    const int64_t first = group / groups * images.channels * groups + group % groups;
+    for (int64_t channel = 0; channel < images.channels; channel += 16) {
+      const int64_t block = first + channel * groups;
+      const Words low = philox(_mm512_add_epi64(_mm512_set1_epi64(block), steps), key);
+      const Words high = philox(_mm512_add_epi64(_mm512_set1_epi64(block + 8 * groups), steps), key);
+      const int64_t left = images.channels - channel;
+      const __mmask16 there = left >= 16 ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
+      const int64_t at = group * kNoiseWords * images.channels + channel;
+      body(at, there, number(low.w0, high.w0));
+      body(at + images.channels, there, number(low.w1, high.w1));
+      body(at + 2 * images.channels, there, number(low.w2, high.w2));
+      body(at + 3 * images.channels, there, number(low.w3, high.w3));
+    }
+  }
+}
+
+struct DrawSign {
+  const float* x;
+  float* out;
+
+  void operator()(int64_t at, __mmask16 there, __m512i n) const {
+    const __m512 one = _mm512_set1_ps(1.0f);
     const __m512 value = _mm512_maskz_loadu_ps(there, x + at);
-    const __m512 bound = _mm512_mul_ps(_mm512_add_ps(value, one), scale);
+    const __m512 bound = _mm512_mul_ps(_mm512_add_ps(value, one), _mm512_set1_ps(8388608.0f));
     const __mmask16 up = _mm512_cmp_ps_mask(_mm512_maskz_cvtepi32_ps(0xffff, n), bound, _CMP_LT_OQ);
     const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
-    const __m512 drawn = _mm512_mask_blend_ps(up, minus_one, one);
+    const __m512 drawn = _mm512_mask_blend_ps(up, _mm512_set1_ps(-1.0f), one);
     _mm512_mask_storeu_ps(out + at, there, _mm512_mask_blend_ps(nan, drawn, value));
-  });
+  }
+};
+
+struct Drop {
+  const float* x;
+  float* out;
+  uint32_t threshold;
+
+  void operator()(int64_t at, __mmask16 there, __m512i n) const {
+    const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(threshold));
+    const __mmask16 kept = _mm512_mask_cmpge_epu32_mask(there, n, bound);
+    _mm512_mask_storeu_ps(out + at, there, _mm512_maskz_loadu_ps(kept, x + at));
+  }
+};
+
+void random_sign(const float* x, float* out, int64_t begin, int64_t end, uint64_t key) {
+  with_noise(begin, end, key, DrawSign{x, out});
 }
 
 void drop(const float* x, float* out, int64_t begin, int64_t end, uint64_t key, uint32_t threshold) {
-  const __m512i bound = _mm512_set1_epi32(static_cast<int32_t>(threshold));
-  with_noise(begin, end, key, [&](int64_t at, __mmask16 there, __m512i n) {
-    const __mmask16 kept = _mm512_mask_cmpge_epu32_mask(there, n, bound);
-    _mm512_mask_storeu_ps(out + at, there, _mm512_maskz_loadu_ps(kept, x + at));
-  });
+  with_noise(begin, end, key, Drop{x, out, threshold});
+}
+
+void random_sign_images(const float* x, float* out, const Images& images, int64_t begin, int64_t end,
+                        uint64_t key) {
+  with_noise_of_images(images, begin, end, key, DrawSign{x, out});
+}
+
+void drop_images(const float* x, float* out, const Images& images, int64_t begin, int64_t end, uint64_t key,
+                 uint32_t threshold) {
+  with_noise_of_images(images, begin, end, key, Drop{x, out, threshold});
 }
 
 }  // namespace
 
 const ElementwiseKernels kAvx512VpopcntdqElementwise = {
-    sign_loop, inside_window_loop, round_to_ap2_loop, random_sign, drop, adam_loop, ada_max_loop};
+    sign_loop,          inside_window_loop, round_to_ap2_loop, random_sign, drop,
+    random_sign_images, drop_images,        adam_loop,         ada_max_loop};
 
 }  // namespace binarynet::training

@@ -27,6 +27,15 @@ void share(int64_t count, int32_t num_threads, const Body& body) {
            [&](int64_t unit, void*) { body(unit * kShare, std::min(count, (unit + 1) * kShare)); });
 }
 
+// body(begin, end) for shares of the groups of images.
+template <class Body>
+void share_images(const Images& images, int32_t num_threads, const Body& body) {
+  const int64_t groups = images.images * (images.pixels / kNoiseWords);
+  const int64_t size = std::max<int64_t>(1, kShare / (kNoiseWords * std::max<int64_t>(1, images.channels)));
+  parallel(num_threads, (groups + size - 1) / size, 0,
+           [&](int64_t unit, void*) { body(unit * size, std::min(groups, (unit + 1) * size)); });
+}
+
 }  // namespace
 
 void sign(const float* x, float* out, int64_t count, int32_t num_threads) {
@@ -57,6 +66,21 @@ void drop(const float* x, float* out, int64_t count, uint64_t key, uint32_t thre
   const ElementwiseKernels& chosen = kernels();
   share(count, num_threads,
         [&](int64_t begin, int64_t end) { chosen.drop(x, out, begin, end, key, threshold); });
+}
+
+void random_sign_images(const float* x, float* out, const Images& images, uint64_t key, int32_t num_threads) {
+  const ElementwiseKernels& chosen = kernels();
+  share_images(images, num_threads, [&](int64_t begin, int64_t end) {
+    chosen.random_sign_images(x, out, images, begin, end, key);
+  });
+}
+
+void drop_images(const float* x, float* out, const Images& images, uint64_t key, uint32_t threshold,
+                 int32_t num_threads) {
+  const ElementwiseKernels& chosen = kernels();
+  share_images(images, num_threads, [&](int64_t begin, int64_t end) {
+    chosen.drop_images(x, out, images, begin, end, key, threshold);
+  });
 }
 
 void adam(const AdamStep& step, int64_t count, int32_t num_threads) {

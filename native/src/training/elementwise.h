@@ -13,6 +13,9 @@ void inside_window(const float* g, const float* x, float* out, int64_t count, in
 void round_to_ap2(const float* x, float* out, int64_t count, int32_t num_threads);
 void random_sign(const float* x, float* out, int64_t count, uint64_t key, int32_t num_threads);
 void drop(const float* x, float* out, int64_t count, uint64_t key, uint32_t threshold, int32_t num_threads);
+void random_sign_images(const float* x, float* out, const Images& images, uint64_t key, int32_t num_threads);
+void drop_images(const float* x, float* out, const Images& images, uint64_t key, uint32_t threshold,
+                 int32_t num_threads);
 void adam(const AdamStep& step, int64_t count, int32_t num_threads);
 void ada_max(const AdaMaxStep& step, int64_t count, int32_t num_threads);
 

@@ -34,6 +34,12 @@ struct AdaMaxStep {
 };
 
 constexpr int64_t kNoiseBlock = 32;  // noise begins at multiples of it
+constexpr int64_t kNoiseWords = 4;   // of a block of Philox: pixels of a group
+
+// [image][pixel][channel]; the number of pixels is a multiple of kNoiseWords.
+struct Images {
+  int64_t images, pixels, channels;
+};
 
 struct ElementwiseKernels {
   // +1 where x >= 0 or x is NaN, else -1.
@@ -47,6 +53,12 @@ struct ElementwiseKernels {
   void (*random_sign)(const float* x, float* out, int64_t begin, int64_t end, uint64_t key);
   // x where n >= threshold, else 0.
   void (*drop)(const float* x, float* out, int64_t begin, int64_t end, uint64_t key, uint32_t threshold);
+  // The same for images whose channels lie side by side, element i being that of [image][channel][pixel]
+  // order: for groups [begin, end) of four pixels.
+  void (*random_sign_images)(const float* x, float* out, const Images& images, int64_t begin, int64_t end,
+                             uint64_t key);
+  void (*drop_images)(const float* x, float* out, const Images& images, int64_t begin, int64_t end,
+                      uint64_t key, uint32_t threshold);
   void (*adam)(const AdamStep& step, int64_t begin, int64_t end);
   void (*ada_max)(const AdaMaxStep& step, int64_t begin, int64_t end);
 };

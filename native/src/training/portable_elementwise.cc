@@ -38,21 +38,49 @@ void with_noise(int64_t begin, int64_t end, uint64_t key, const Body& body) {
   }
 }
 
+template <class Body>
+void with_noise_of_images(const Images& images, int64_t begin, int64_t end, uint64_t key, const Body& body) {
+  const int64_t groups = images.pixels / kNoiseWords;
+  for (int64_t group = begin; group < end; ++group) {
+    for (int64_t channel = 0; channel < images.channels; ++channel) {
+      uint32_t words[4];
+      const int64_t block = (group / groups * images.channels + channel) * groups + group % groups;
+      philox(static_cast<uint64_t>(block), key, words);
+      for (int64_t j = 0; j < kNoiseWords; ++j) {
+        body((group * kNoiseWords + j) * images.channels + channel, (words[j] >> 8) | 1u);
+      }
+    }
+  }
+}
+
+float drawn_sign(float x, uint32_t n) {
+  const float drawn = static_cast<float>(static_cast<int32_t>(n)) < (x + 1.0f) * 8388608.0f ? 1.0f : -1.0f;
+  return x != x ? x : drawn;
+}
+
 void random_sign(const float* x, float* out, int64_t begin, int64_t end, uint64_t key) {
-  with_noise(begin, end, key, [&](int64_t i, uint32_t n) {
-    const float drawn =
-        static_cast<float>(static_cast<int32_t>(n)) < (x[i] + 1.0f) * 8388608.0f ? 1.0f : -1.0f;
-    out[i] = x[i] != x[i] ? x[i] : drawn;
-  });
+  with_noise(begin, end, key, [&](int64_t i, uint32_t n) { out[i] = drawn_sign(x[i], n); });
 }
 
 void drop(const float* x, float* out, int64_t begin, int64_t end, uint64_t key, uint32_t threshold) {
   with_noise(begin, end, key, [&](int64_t i, uint32_t n) { out[i] = n >= threshold ? x[i] : 0.0f; });
 }
 
+void random_sign_images(const float* x, float* out, const Images& images, int64_t begin, int64_t end,
+                        uint64_t key) {
+  with_noise_of_images(images, begin, end, key, [&](int64_t i, uint32_t n) { out[i] = drawn_sign(x[i], n); });
+}
+
+void drop_images(const float* x, float* out, const Images& images, int64_t begin, int64_t end, uint64_t key,
+                 uint32_t threshold) {
+  with_noise_of_images(images, begin, end, key,
+                       [&](int64_t i, uint32_t n) { out[i] = n >= threshold ? x[i] : 0.0f; });
+}
+
 }  // namespace
 
 const ElementwiseKernels kPortableElementwise = {
-    sign_loop, inside_window_loop, round_to_ap2_loop, random_sign, drop, adam_loop, ada_max_loop};
+    sign_loop,          inside_window_loop, round_to_ap2_loop, random_sign, drop,
+    random_sign_images, drop_images,        adam_loop,         ada_max_loop};
 
 }  // namespace binarynet::training

@@ -108,14 +108,12 @@ def random_sign(x: Tensor, key: Tensor) -> Tensor:
 
 
 def _random_sign_now(x: Tensor, key: Tensor) -> Tensor:
-    x = x.contiguous()
-    if (native := kernels.fast(x)) is not None:
-        result = torch.empty_like(x)
-        native.random_sign(kernels.flat(x), kernels.flat(result), _unsigned(key), torch.get_num_threads())
-        return result
-    wide = x if x.dtype == torch.float64 else x.float()
-    drawn = torch.where(_odd(key, x).to(wide.dtype) < (wide + 1) * 2.0**23, 1.0, -1.0).to(x.dtype)
-    return torch.where(torch.isnan(x), x, drawn)
+    drawn = _by_kernel("random_sign", x, key)
+    if drawn is None:
+        wide = x if x.dtype == torch.float64 else x.float()
+        drawn = torch.where(_odd(key, x).to(wide.dtype) < (wide + 1) * 2.0**23, 1.0, -1.0).to(x.dtype)
+        drawn = torch.where(torch.isnan(x), x, drawn)
+    return _laid_out_like(x, drawn)
 
 
 def drop(x: Tensor, probability: float, key: Tensor | None = None) -> Tensor:
@@ -179,12 +177,36 @@ def _dropped(x: Tensor, probability: float, key: Tensor) -> Tensor:
 
 
 def _drop_now(x: Tensor, threshold: int, key: Tensor) -> Tensor:
-    x = x.contiguous()
-    if (native := kernels.fast(x)) is not None:
-        result = torch.empty_like(x)
-        native.drop(kernels.flat(x), kernels.flat(result), _unsigned(key), threshold, torch.get_num_threads())
-        return result
-    return torch.where(_odd(key, x) >= threshold, x, 0)
+    kept = _by_kernel("drop", x, key, threshold)
+    if kept is None:
+        kept = torch.where(_odd(key, x) >= threshold, x, 0)
+    return _laid_out_like(x, kept)
+
+
+def _by_kernel(name: str, x: Tensor, key: Tensor, *options: int) -> Tensor | None:
+    """The result of the package's kernel; None where torch has to compute."""
+    if torch.compiler.is_compiling():
+        return None
+    groups = x.ndim == 4 and x[0, 0].numel() % 4 == 0 if x.numel() else False
+    if not x.is_contiguous() and not (groups and x.is_contiguous(memory_format=torch.channels_last)):
+        x = x.contiguous()
+    if (native := kernels.fast(x)) is None:
+        return None
+    result = torch.empty_like(x)
+    arguments = (int(key) % (1 << 64), *options, torch.get_num_threads())
+    if x.is_contiguous():
+        getattr(native, name)(kernels.flat(x), kernels.flat(result), *arguments)
+    else:
+        images, pixels, channels = x.shape[0], x[0, 0].numel(), x.shape[1]
+        views = (kernels.flat(tensor).reshape(images, pixels, channels) for tensor in (x, result))
+        getattr(native, f"{name}_images")(*views, *arguments)
+    return result
+
+
+def _laid_out_like(x: Tensor, result: Tensor) -> Tensor:
+    """In the memory layout of x, which a following convolution wants."""
+    laid_out = torch.empty_like(x)
+    return result if result.stride() == laid_out.stride() else laid_out.copy_(result)
 
 
 # In a graph compiled for the CPU, noise is an operation of its own: there, the kernels are several times faster than
@@ -203,16 +225,12 @@ def _drop(x: Tensor, threshold: int, key: Tensor) -> Tensor:
 
 @_random_sign.register_fake
 def _(x: Tensor, key: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return torch.empty_like(x)
 
 
 @_drop.register_fake
 def _(x: Tensor, threshold: int, key: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _unsigned(key: Tensor) -> int:
-    return int(key) % (1 << 64)
+    return torch.empty_like(x)
 
 
 def _odd(key: Tensor, like: Tensor) -> Tensor:
