@@ -66,7 +66,9 @@ def test_noise(threads):
             assert same(out, np.where(odd >= threshold, x, np.float32(0)))
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 1), (3, 16, 5), (2, 64, 16), (2, 256, 33), (0, 4, 3), (2, 4, 0), (40, 64, 48)])
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 1), (3, 16, 5), (2, 64, 16), (2, 256, 33), (0, 4, 3), (2, 4, 0), (40, 64, 48)]
+)
 def test_noise_of_images_whose_channels_lie_side_by_side(threads, shape):
     images, pixels, channels = shape
     x = np.ascontiguousarray(values(math.prod(shape), 5, 0.6).reshape(shape))

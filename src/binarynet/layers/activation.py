@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from binarynet import ops
 from binarynet.errors import UsageError
-from binarynet.layers.noise import NoisyLayer, in_memory_order
+from binarynet.layers.noise import NoisyLayer
 
 Estimator = Literal["clipped", "identity", "approx", "swish"]
 """What stands in for the derivative of the sign."""
@@ -58,6 +57,4 @@ class StochasticSign(NoisyLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float tensor of any shape to +1 / -1 of the same shape and dtype."""
-        if not self.training:
-            return ops.sign(x)
-        return in_memory_order(partial(ops.stochastic_sign, key=self.next_noise_key(x.device)), x)
+        return ops.stochastic_sign(x, key=self.next_noise_key(x.device)) if self.training else ops.sign(x)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from binarynet import ops
 from binarynet.encoding import EXACT_FLOAT32_LIMIT, INPUT_MAX
 from binarynet.errors import ShapeError, UsageError
-from binarynet.layers.noise import NoisyLayer, in_memory_order
+from binarynet.layers.noise import NoisyLayer
 from binarynet.ops import convolutions, cuda_products, products
 
 IntOrPair = int | tuple[int, int]
@@ -131,8 +130,7 @@ class BinaryLayer(NoisyLayer):
             expected = "floats" if self.real_input else f"+-1 as floats ({remedy})"
             raise ShapeError(f"{type(self).__name__}: expected {expected}, got {x.dtype} {list(x.shape)}")
         if self.training and self.dropout > 0:
-            key = self.next_noise_key(x.device)
-            x = in_memory_order(partial(ops.drop, probability=self.dropout, key=key), x)
+            x = ops.drop(x, self.dropout, self.next_noise_key(x.device))
         return x
 
     def _on_tensor_cores(self, operand: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,16 +31,6 @@ class NoisyLayer(nn.Module):
         if self.noise_key.device != device:
             self.noise_key = self.noise_key.to(device)
         return next_noise_key(self.noise_key)
-
-
-def in_memory_order(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a function whose noise counts elements; in channels_last images, in the order in which they lie.
-
-    The result has the memory format of ``x``, and nothing is copied to and fro.
-    """
-    if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
-        return function(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    return function(x)
 
 
 def set_noise_key(model: nn.Module, key: int | None) -> None:
