@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from binarynet import data, training
+from binarynet import data, models, training
 from binarynet.errors import (
     BackendUnavailableError,
     DataError,
@@ -24,6 +24,7 @@ from binarynet.errors import (
 )
 from binarynet.layers import BinaryLayer
 from binarynet.training import recipe
+from binarynet.training.module import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +349,16 @@ def test_a_resumed_run_uses_the_threads_of_its_first_part(quick_recipe, tmp_path
     finally:
         torch.set_num_threads(before)
     assert training.load_run(path).provenance["machine"]["threads"] == 1
+
+
+def test_many_compiled_networks_one_after_the_other(quick_recipe, monkeypatch):
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network, **_: torch_compile(network, backend="eager", fullgraph=True))
+    compiled = recipe.load(quick_recipe, ["training.compile=true"])
+    for width in range(8, 20):
+        network = models.build("mlp", input_shape=(8, 8, 1), classes=10, hidden=[width])
+        module = Classifier(network, compiled)
+        assert module._run(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)).shape == (4, 10)
 
 
 def test_the_compiled_network_trains_to_the_same_weights(quick_recipe, tmp_path, monkeypatch):

@@ -53,6 +53,9 @@ class Classifier(LightningModule):
         self.validation: Evaluation
         self._run: Callable[[Tensor], Tensor] = network
         if chosen := recipe.training.compile:
+            # torch limits the recompilations of a piece of code, and all networks share theirs: of many networks that
+            # one program trains one after the other, the ninth would be refused.
+            torch.compiler.reset()
             self._run = torch.compile(network, fullgraph=True, mode=None if chosen is True else chosen)
         self._optimizer_state = optimizer_state
         self._cost_sum: Tensor | float = cost_sum if self.world.first else 0.0
