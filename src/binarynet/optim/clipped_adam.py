@@ -14,9 +14,6 @@ from torch.optim.adam import adam as torch_adam
 from binarynet.ops import kernels
 from binarynet.optim._base import Clipping
 
-MIN_WEIGHTS = 1 << 14
-"""Parameters with fewer weights go to torch, all of a group in one call: there the time is that of calls."""
-
 
 class ClippedAdam(Clipping, torch.optim.Adam):
     """``torch.optim.Adam`` whose groups may have ``clip=True``: what it updates there ends up in [-1, 1].
@@ -33,8 +30,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
 
     each operation rounds once, in float32, from left to right; the factors are computed in float64 and rounded once.
     torch's own (``fused=True``) computes the same with fused multiply-adds, so that results differ by rounding. All
-    other parameters, those with less than ``MIN_WEIGHTS`` weights, and groups with weight decay, AMSGrad or one of
-    torch's special modes, are updated by torch.
+    other parameters, and groups with weight decay, AMSGrad or one of torch's special modes, are updated by torch.
 
     Args:
         params: parameters or groups of them.
@@ -88,7 +84,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
         gradient = weight.grad
         if gradient is None:
             return True
-        if weight.numel() < MIN_WEIGHTS or (native := kernels.fast(weight, gradient)) is None:
+        if (native := kernels.fast(weight, gradient)) is None:
             return False
         state = self.state[weight]
         if not state:
