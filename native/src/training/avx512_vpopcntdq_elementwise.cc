@@ -63,11 +63,10 @@ inline void with_noise_of_images(const Images& images, int64_t begin, int64_t en
   const int64_t groups = images.pixels / kNoiseWords;
   const __m512i steps =
       _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(groups));
+  const __m512i lower_halves = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
   const __m512i one = _mm512_set1_epi32(1);
   const auto number = [&](__m512i low, __m512i high) {
-    const __m512i word =
-        _mm512_maskz_inserti64x4(0xff, _mm512_zextsi256_si512(_mm512_maskz_cvtepi64_epi32(0xff, low)),
-                                 _mm512_maskz_cvtepi64_epi32(0xff, high), 1);
+    const __m512i word = _mm512_maskz_permutex2var_epi32(0xffff, low, lower_halves, high);
     return _mm512_or_si512(_mm512_maskz_srli_epi32(0xffff, word, 8), one);
   };
   for (int64_t group = begin; group < end; ++group) {
