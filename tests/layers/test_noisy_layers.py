@@ -227,3 +227,12 @@ def test_a_dropped_operand_of_channels_last_images_gets_no_gradient():
     assert 0.4 < float(kept.float().mean()) < 0.6
     assert torch.equal(x.grad, kept * signs * 2)
     assert torch.equal(y, (kept * signs * 2).sum(1, keepdim=True))
+
+
+def test_a_key_set_in_inference_mode_serves_training():
+    layer = StochasticSign()
+    with torch.inference_mode():
+        set_noise_key(layer, 3)
+        layer(torch.zeros(4))
+    first = layer(torch.zeros(64, requires_grad=True))
+    assert not torch.equal(first, layer(torch.zeros(64, requires_grad=True)))

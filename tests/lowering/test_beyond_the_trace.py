@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from binarynet.errors import UnsupportedLayerError, UsageError
-from binarynet.layers import BatchNorm1d, BinaryLinear, Sign
+from binarynet.layers import BatchNorm1d, BatchNorm2d, BinaryConv2d, BinaryLinear, Sign
 from binarynet.lowering import lower, pack, torch_source
 
 SHAPE = (8, 8, 1)
@@ -192,3 +192,22 @@ def test_wrong_arguments(options: dict[str, object]) -> None:
 
 def test_classes_may_be_any_sequence() -> None:
     assert pack(mlp(), SHAPE, np.arange(10)).classes == tuple("0123456789")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("conv", [False, True])
+def test_weights_drawn_while_training_pack_as_signs_from_train_mode_too(conv):
+    torch.manual_seed(0)
+    first = (
+        BinaryConv2d(1, 32, 3, first=True, weights="stochastic_sign")
+        if conv
+        else nn.Sequential(nn.Flatten(), BinaryLinear(36, 128, first=True, weights="stochastic_sign"))
+    )
+    norm = BatchNorm2d if conv else BatchNorm1d
+    last = nn.Sequential(nn.Flatten(), BinaryLinear(512 if conv else 128, 4, weights="stochastic_sign"), BatchNorm1d(4))
+    net = nn.Sequential(first, norm(32 if conv else 128, input_scale=1 / 255), Sign(), last)
+    net(torch.randint(0, 256, (9, 1, 6, 6), dtype=torch.uint8))
+    assert net.training
+    state = torch.get_rng_state()
+    pack(net, input_shape=(6, 6, 1))  # proves equality
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), state)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from binarynet import _native, ops
 from binarynet.errors import BackendUnavailableError
@@ -244,3 +245,17 @@ def test_gradients_of_gradients_are_torchs():
     (gradient,) = torch.autograd.grad(ops.sign(x), x, upstream, create_graph=True)
     (again,) = torch.autograd.grad(gradient.sum(), upstream)
     assert again.tolist() == [0, 1, 1, 0]
+
+
+def test_who_records_operations_sees_them():
+    """make_fx records what goes through torch; a kernel's writing into memory would be lost."""
+    x = torch.randn(3, 64)
+    graph = make_fx(lambda x: ops.sign(x))(x)
+    assert torch.equal(graph(-x), ops.sign(-x))
+
+
+def test_values_that_do_not_lie_in_memory_as_they_are():
+    x = torch.randn(3, 64)
+    assert torch.equal(ops.sign(torch._neg_view(x)), ops.sign(-x))
+    assert kernels.fast(torch._neg_view(x)) is None
+    assert torch.equal(ops.sign(torch._efficientzerotensor((3, 64))), torch.ones(3, 64))

@@ -271,11 +271,11 @@ def test_modes():
         pass
     with products.use("packed"):
         with products.use("torch"):
-            assert products._mode == "torch"
-        assert products._mode == "packed"
+            assert products.current_mode() == "torch"
+        assert products.current_mode() == "packed"
         with pytest.raises(UsageError, match=r"take float32 on the CPU, got operands torch.float64 on cpu"):
             products.linear(x.double(), weight.double())
-    assert products._mode == "auto"
+    assert products.current_mode() == "auto"
 
 
 def test_an_unknown_instruction_set_is_refused(monkeypatch):
@@ -303,3 +303,13 @@ def test_what_does_not_fit_is_refused(x, weight):
 def test_one_node_in_a_trace():
     nodes = fx.symbolic_trace(Dense(random(3, 4))).graph.nodes
     assert [node.target for node in nodes if node.op == "call_function"] == [products.linear]
+
+
+def test_blocks_of_several_threads_may_close_in_any_order():
+    first, second = products.use("torch"), products.use("packed")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert products.current_mode() == "packed"
+    second.__exit__(None, None, None)
+    assert products.current_mode() == "auto"

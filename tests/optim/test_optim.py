@@ -130,3 +130,29 @@ def test_what_is_refused():
         optim.adam(small_network(), lr=0)
     with pytest.raises(UsageError, match="has no trainable parameters"):
         optim.parameter_groups(nn.Sequential(nn.Flatten()), 0.1)
+
+
+@pytest.mark.parametrize("new", [optim.adam, optim.shift_adamax, lambda model: optim.ClippedAdam(model.parameters())])
+def test_a_step_counts_as_a_change_of_the_weights(new):
+    """A graph that still needs the old ones must not go on with the new ones in silence."""
+    layer = nn.Linear(256, 128, bias=False)
+    model = nn.Sequential(layer, BinaryLinear(128, 130))
+    optimizer = new(model)
+    x = torch.randn(4, 256, requires_grad=True)
+    y = layer(x)
+    model[1](torch.ones(2, 128)).sum().backward()
+    y.sum().backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_weights_that_are_computed_are_refused():
+    model = nn.Sequential(BinaryLinear(8, 4))
+    nn.utils.parametrize.register_parametrization(model[0], "weight", nn.Hardtanh())
+    for call in (optim.adam, optim.shift_adamax, optim.latent_weights):
+        with pytest.raises(UsageError, match=r"^0: the weights are no parameter, but computed from one"):
+            call(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(2, 8)).sum().backward()
+    optimizer.step()

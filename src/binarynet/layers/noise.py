@@ -65,6 +65,7 @@ def set_noise_key(model: nn.Module, key: int | None) -> None:
     numbers = np.random.SeedSequence(key).generate_state(max(1, len(layers)), np.uint64).view(np.int64).tolist()
     for layer, number in zip(layers, numbers, strict=False):
         if layer.noise_key is None:
-            layer.noise_key = torch.tensor(number, dtype=torch.int64, device=device)
+            with torch.inference_mode(False):  # it is counted on outside, too
+                layer.noise_key = torch.tensor(number, dtype=torch.int64, device=device)
         else:
             layer.noise_key.fill_(number)  # no copy from the host: an accelerator need not be waited for

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from binarynet.errors import NonFiniteError, UnsupportedLayerError
 from binarynet.layers import BinaryLayer
+from binarynet.lowering.trace import eval_mode
 
 
 def weight_bits(name: str, layer: BinaryLayer) -> npt.NDArray[np.bool_]:
@@ -19,7 +20,8 @@ def weight_bits(name: str, layer: BinaryLayer) -> npt.NDArray[np.bool_]:
             f"{name}: weight {list(place)} is {values[place]}, expected a finite number: the training has diverged; "
             "use an earlier checkpoint or a smaller learning rate"
         )
-    binary = layer.binary_weight().detach().cpu().numpy()
+    with eval_mode(layer):  # weights that are drawn while training are signs then
+        binary = layer.binary_weight().detach().cpu().numpy()
     if not (np.abs(binary) == 1).all():
         raise UnsupportedLayerError(f"{name} ({type(layer).__name__}): binary_weight() must give +1 and -1 only")
     bits: npt.NDArray[np.bool_] = binary > 0

@@ -3,8 +3,8 @@
 The sibling of :mod:`binarynet.ops.products`, whose :func:`~binarynet.ops.products.use` decides for both. Packed kernels
 take operands that are all +1 or -1 (masked ones are torch's), any stride and padding in the forward pass, and in the
 backward pass stride 1; with other strides the gradients are torch's. The sums are the same integers either way;
-gradients differ from torch's by rounding only: each by at most ``(n / 4 + 4) * 2**-24`` times the sum of the magnitudes
-of its n terms.
+packed gradients differ from torch's by rounding only: each by at most ``(n / 4 + 4) * 2**-24`` times the sum of the
+magnitudes of its n terms.
 
 Packed kernels work on images whose channels lie together, torch's memory format channels_last, which torch's pooling,
 normalization and elementwise operations keep. As with torch's convolutions, a result has the format of the input, so
@@ -76,7 +76,7 @@ def _format(x: Tensor, channels_last: bool) -> torch.memory_format:
     """Of the result: mixed formats are slow, torch's batch normalization takes ten times as long to go back through."""
     if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
-    fast = x.device.type == "cpu" and x.dtype == torch.float32 and products._mode != "torch"
+    fast = x.device.type == "cpu" and x.dtype == torch.float32 and products.current_mode() != "torch"
     return torch.channels_last if channels_last and fast and _fast_kernels() else torch.contiguous_format
 
 
@@ -156,7 +156,7 @@ def _can_pack(x: Tensor, weight: Tensor) -> bool:
     """What is known before the values are: mode, device, dtype, size, and whether the machine has fast kernels."""
     if not products._can_pack("convolutions.conv2d", x, weight):
         return False
-    if products._mode == "packed":
+    if products.current_mode() == "packed":
         return True
     return x.shape[1] >= MIN_PACKED_CHANNELS and _fast_kernels()
 
@@ -232,7 +232,7 @@ def _conv2d(
     training.pack_conv_weights(weight.detach().contiguous().numpy(), _words(w_bits), threads)
     packed = torch.tensor(found == 0)
     if found:
-        if products._mode == "packed":
+        if products.current_mode() == "packed":
             raise UsageError('convolutions.conv2d: packed kernels take -1 and +1, got other operands; use mode "auto"')
         sums.copy_(torchs_conv2d(x, binarize_weight(weight.detach()), stride, padding))
     else:

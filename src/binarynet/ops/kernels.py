@@ -35,8 +35,10 @@ def fast(*tensors: Tensor) -> Any:
 
     They take dense tensors that are all contiguous, or all contiguous in channels-last order.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return None
+    if torch._C._len_torch_dispatch_stack():
+        return None  # who records operations must see them
     for tensor in tensors:
         if (
             tensor.dtype != torch.float32
@@ -44,6 +46,8 @@ def fast(*tensors: Tensor) -> Any:
             or tensor.layout != torch.strided
             or type(tensor) not in (Tensor, nn.Parameter)
             or (tensor.requires_grad and torch.is_grad_enabled())
+            or tensor.is_neg()  # a view whose values are not what lies in memory
+            or tensor._is_zerotensor()
         ):
             return None
     if not all(tensor.is_contiguous() for tensor in tensors) and not all(map(_is_channels_last, tensors)):
@@ -56,6 +60,11 @@ def fast(*tensors: Tensor) -> Any:
     from binarynet._native import training
 
     return training
+
+
+def written(*tensors: Tensor) -> None:
+    """Tell autograd that a kernel has changed tensors in place: a graph that still needs the old values says so."""
+    torch.autograd.graph.increment_version(tensors)
 
 
 def flat(tensor: Tensor) -> Any:

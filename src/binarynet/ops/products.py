@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -37,12 +38,22 @@ MIN_PACKED_WEIGHTS = 1 << 14
 """Layers with fewer weights go to torch in mode "auto": there the time is that of calls, not of products."""
 
 _FOUND_ZERO, _FOUND_BYTE, _FOUND_OTHER = 1, 2, 4
-_mode: Mode = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    mode: Mode
+
+
+_choices: list[_Choice] = []
+"""Those of the blocks that are open now, the innermost last; with threads, they may close in another order."""
 
 
 @contextmanager
 def use(mode: Mode) -> Iterator[None]:
     """Choose who computes products, for the block (and for the backward pass of what is called in it).
+
+    The choice is the process's, for all of its threads.
 
     Args:
         mode: "auto", "torch" or "packed", see above.
@@ -50,14 +61,19 @@ def use(mode: Mode) -> Iterator[None]:
     Raises:
         UsageError: an unknown mode.
     """
-    global _mode
     if mode not in get_args(Mode):
         raise UsageError(f"products.use: there is no mode {mode!r}; there are {', '.join(get_args(Mode))}")
-    before, _mode = _mode, mode
+    choice = _Choice(mode)
+    _choices.append(choice)
     try:
         yield
     finally:
-        _mode = before
+        _choices.remove(choice)
+
+
+def current_mode() -> Mode:
+    """What :func:`use` has chosen."""
+    return _choices[-1].mode if _choices else "auto"
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -107,30 +123,30 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def _can_pack(name: str, x: Tensor, weight: Tensor) -> bool:
     """What is known before the values are: mode, device, dtype and size."""
-    if _mode == "torch":
+    if current_mode() == "torch":
         return False
     for label, tensor in (("operands", x), ("weights", weight)):
         if tensor.device.type != "cpu" or tensor.dtype != torch.float32:
-            if _mode == "packed":
+            if current_mode() == "packed":
                 raise UsageError(
                     f"{name}: packed kernels take float32 on the CPU, got {label} {tensor.dtype} on {tensor.device}; "
                     'use mode "auto"'
                 )
             return False
-    return _mode == "packed" or weight.numel() >= MIN_PACKED_WEIGHTS
+    return current_mode() == "packed" or weight.numel() >= MIN_PACKED_WEIGHTS
 
 
 def _wants_packed() -> bool:
     """At run time of the operation: is there anything to gain, or is it asked for?"""
-    if _mode == "torch":
+    if current_mode() == "torch":
         return False
     try:
         name = instruction_set()
     except ImportError:
-        if _mode == "packed":
+        if current_mode() == "packed":
             raise
         return False
-    return _mode == "packed" or name != "portable"
+    return current_mode() == "packed" or name != "portable"
 
 
 # ---- The operations, opaque to torch.compile. Packed forms travel from forward to backward as int32 tensors. `how`,
@@ -176,7 +192,7 @@ def _linear(
     found = training.pack_signs(_array(x), False, True, bits, columns, threads)
     largest = fan_in * (INPUT_MAX if found & _FOUND_BYTE else 1)
     if found & _FOUND_OTHER or largest > EXACT_FLOAT32_LIMIT:
-        if _mode == "packed":
+        if current_mode() == "packed":
             raise UsageError(
                 "products.linear: packed kernels take +1, -1 and 0, or 2u - 255 and 0, whose sums float32 holds; got "
                 f'others among the operands, or too large a fan-in ({fan_in}); use mode "auto"'

@@ -28,6 +28,14 @@ class Clipping(torch.optim.Optimizer):
         super().load_state_dict({**state_dict, "param_groups": groups})
 
 
+def computed(closure: Callable[[], float] | None) -> float | None:
+    """The cost of a step's closure, which may need gradients."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class ParameterwiseOptimizer(torch.optim.Optimizer):
     """An optimizer that says what happens to one parameter; ``step`` goes through them all."""
 
@@ -45,10 +53,7 @@ class ParameterwiseOptimizer(torch.optim.Optimizer):
         Args:
             closure: computes the cost anew; its result is returned.
         """
-        cost = None
-        if closure is not None:
-            with torch.enable_grad():
-                cost = closure()
+        cost = computed(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

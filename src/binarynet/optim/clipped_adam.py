@@ -12,7 +12,7 @@ from torch._compile import _disable_dynamo
 from torch.optim.adam import adam as torch_adam
 
 from binarynet.ops import kernels
-from binarynet.optim._base import Clipping
+from binarynet.optim._base import Clipping, computed
 
 
 class ClippedAdam(Clipping, torch.optim.Adam):
@@ -67,10 +67,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
         Args:
             closure: computes the cost anew; its result is returned.
         """
-        cost = None
-        if closure is not None:
-            with torch.enable_grad():
-                cost = closure()
+        cost = computed(closure)
         for group in self.param_groups:
             left = group["params"]
             if _plain(group):
@@ -107,6 +104,7 @@ class ClippedAdam(Clipping, torch.optim.Adam):
             group["clip"],
             torch.get_num_threads(),
         )
+        kernels.written(weight, state["exp_avg"], state["exp_avg_sq"])
         return True
 
     def _update_by_torch(self, group: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from binarynet import ops
 from binarynet.errors import UsageError
 from binarynet.layers import BinaryLayer
 from binarynet.optim.clipped_adam import ClippedAdam
+from binarynet.optim.latent import binary_layers
 
 _OTHER = "other"
 
@@ -45,13 +46,14 @@ def parameter_groups(
         (``lr`` divided by the given one).
 
     Raises:
-        UsageError: the network has no trainable parameters, or ``lr`` is not positive.
+        UsageError: the network has no trainable parameters, ``lr`` is not positive, or a layer's weights are computed
+            from something else.
     """
     if not lr > 0:
         raise UsageError(f"the learning rate must be positive, got {lr}")
     latent: dict[float, dict[int, nn.Parameter]] = {}
-    for module in model.modules():
-        if isinstance(module, BinaryLayer) and module.weight.requires_grad:
+    for module in binary_layers(model):
+        if module.weight.requires_grad:
             scale = glorot_factor(module) ** power if glorot else 1.0
             if power_of_two:
                 scale = ops.ap2_value(scale)

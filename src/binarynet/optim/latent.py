@@ -9,13 +9,34 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from binarynet.errors import UsageError
 from binarynet.layers import BinaryLayer
 
 
 def latent_weights(model: nn.Module) -> list[nn.Parameter]:
-    """The latent weights of all binary layers of a network, in module order, each once."""
-    found = {id(module.weight): module.weight for module in model.modules() if isinstance(module, BinaryLayer)}
+    """The latent weights of all binary layers of a network, in module order, each once.
+
+    Raises:
+        UsageError: a layer's weights are no parameter, but computed from one (``parametrize``, ``prune``).
+    """
+    found = {id(layer.weight): layer.weight for layer in binary_layers(model)}
     return list(found.values())
+
+
+def binary_layers(model: nn.Module) -> list[BinaryLayer]:
+    """The binary layers of a network, in module order, their weights being parameters.
+
+    Raises:
+        UsageError: see :func:`latent_weights`.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, BinaryLayer)}
+    for name, layer in layers.items():
+        if not isinstance(layer.weight, nn.Parameter):
+            raise UsageError(
+                f"{name or type(layer).__name__}: the weights are no parameter, but computed from one, which has no "
+                "Glorot factor and nothing to clip; use an optimizer of torch on model.parameters()"
+            )
+    return list(layers.values())
 
 
 @torch.no_grad()

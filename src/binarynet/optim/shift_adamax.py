@@ -87,6 +87,7 @@ class ShiftAdaMax(Clipping, ParameterwiseOptimizer):
             flat = map(kernels.flat, tensors)
             rate, clip, threads = step * scale, group["clip"], torch.get_num_threads()
             native.ada_max(*flat, beta1, 1 - beta1, beta2, rate, eps, clip, threads)
+            kernels.written(parameter, momentum, norm)
             return
         momentum.mul_(beta1).add_(gradient, alpha=1 - beta1)
         torch.maximum(norm.mul_(beta2), gradient.abs(), out=norm)
