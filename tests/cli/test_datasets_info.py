@@ -52,8 +52,9 @@ def test_datasets_shows_files_and_what_differs(run, tmp_path):
     result = run("datasets", "--data", tmp_path)
     assert result.code == 0
     lines = [line.split() for line in result.out.splitlines() if "ubyte" in line]
-    assert ["t10k-labels-idx1-ubyte", "28", "md5", "ec29112d", "differs"] in lines
-    assert ["train-images-idx3-ubyte.gz", "md5", "f68b3c2d", "missing"] in lines
+    assert ["t10k-labels-idx1-ubyte", "28", "differs", "from", "md5", "ec29112d"] in lines
+    assert result.out.count("numbers of images are those of the published files") == 1
+    assert ["train-images-idx3-ubyte.gz", "missing", "(md5", "f68b3c2d)"] in lines
     assert any(line[0] == "train-labels-idx1-ubyte.gz" and line[-1] == "damaged" for line in lines)
 
 

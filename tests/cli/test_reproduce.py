@@ -223,12 +223,18 @@ def test_a_stopped_recipe_is_gone_on_with(run, tmp_path):
     refused = run("reproduce", folder)
     assert refused.code == 2
     assert refused.error == (
-        f"{folder}: this run is not finished (interrupted, Ctrl-C; 0 epochs done); go on with it: "
+        f"{folder}: this run is not finished (interrupted, Ctrl-C; 2 epochs done); go on with it: "
         f"binarynet train --resume --out {folder}"
     )
-    left_out = run("reproduce", "--runs", tmp_path / "runs", "--no-pictures")
-    assert left_out.code == 0
-    assert f"left out: {folder}: this run is not finished" in left_out.err
+    none_left = run("reproduce", "--runs", tmp_path / "runs", "--no-pictures")
+    assert none_left.code == 2
+    assert f"left out: {folder}: this run is not finished" in none_left.err
+    assert f"error: no finished runs in {tmp_path / 'runs'}; name runs, " in none_left.err
+    assert not (tmp_path / "runs" / "reproduction").exists()
+
+    (folder / "run.json").write_text(json.dumps(stopped | {"status": "running", "reason": None}))
+    (folder / "metrics.csv").unlink()
+    assert "(stopped or still running; 0 epochs done)" in run("reproduce", folder).error
 
     outcome = run("reproduce", tmp_path / "mine.toml", "--runs", tmp_path / "runs", "--json", "--no-pictures")
     assert document(outcome)["results"][0]["runs"][0]["test_error"] == whole["test_error"]
@@ -251,6 +257,14 @@ def test_seeds(run, tmp_path):
     (found,) = document(run("reproduce", tmp_path / "mine.toml", *arguments))["results"]
     assert [(Path(one["path"]).name, one["seed"]) for one in found["runs"]] == [("mine", 1234), ("mine-seed-7", 7)]
     assert found["test_error"]["n"] == 2
+
+
+def test_threads_of_a_recipe_are_those_it_was_begun_with(run, tmp_path):
+    (tmp_path / "mine.toml").write_text(RECIPE)
+    arguments = ("reproduce", tmp_path / "mine.toml", "--runs", tmp_path / "runs", "--json", "--no-pictures")
+    for more in (("--threads", 2), (), ("--threads", 3)):
+        (found,) = document(run(*arguments, *more))["results"]
+        assert found["runs"][0]["recipe"]["training"]["threads"] == 2
 
 
 def test_the_same_run_twice_is_one(run, finished_runs, tmp_path):
@@ -290,6 +304,8 @@ def test_svg_and_all_filters(run, finished_runs, tmp_path):
         (["{folder}/none.bnn"], 1, "there is no such file"),
         (["{folder}/none.toml"], 2, "none.toml: cannot be read"),
         (["{runs}/conv", "--seed", "3"], 2, "--seed is for recipes"),
+        (["{runs}/conv", "--threads", "1"], 2, "--threads is for recipes"),
+        (["--runs", "{folder}/gone"], 2, "gone; name runs, recipes or .bnn files, or leave out --runs for the"),
         (["{runs}/conv", "--svg", "--no-pictures"], 2, "are about pictures; leave out --no-pictures"),
         (["{runs}/conv", "--out", "{folder}/file"], 1, "file: cannot be made: "),
         (["{folder}/mine.toml", "--runs", "{folder}/runs"], 1, "gone.npz: no such file or folder"),
@@ -308,6 +324,7 @@ def test_a_damaged_run(run, finished_runs, tmp_path, named):
     shutil.copytree(finished_runs / "conv", tmp_path / "runs" / "damaged")
     record = tmp_path / "runs" / "damaged" / "run.json"
     record.write_text("{}")
+    shutil.copytree(finished_runs / "conv", tmp_path / "runs" / "whole")
     where = [record.parent] if named else ["--runs", tmp_path / "runs"]
     outcome = run("reproduce", *where, "--out", tmp_path / "out", "--no-pictures")
     if named:

@@ -175,12 +175,25 @@ def test_pack(run, trained, tmp_path):
     ]
     assert f"{file.stat().st_size:,} bytes" in lines[2]
     assert f"written: {file}" in result.out
+    assert lines[-1] == f"next: binarynet verify {trained} {file}"
     network = read(file)
     assert network.classes == tuple("0123456789")
     assert network.image_policy == record(trained)["dataset"]["policy"]
     assert network.provenance["dataset"] == "digits"
     assert network.provenance["test_error"] == record(trained)["test_error"]
     assert network.provenance["recipe"]["model"]["hidden"] == [16, 12]
+
+
+def test_pack_says_where_the_data_must_be_named(run, trained, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    of_mnist = record(folder)
+    of_mnist["dataset"]["name"] = "mnist"
+    (folder / "run.json").write_text(json.dumps(of_mnist))
+    hint = (
+        f"next: binarynet verify {folder} {folder / 'model.bnn'} (and --data DIR if mnist lies in a folder of your own)"
+    )
+    assert run("pack", folder).out.splitlines()[-1] == hint
 
 
 def test_packing_twice_gives_the_same_bytes(run, trained, tmp_path):

@@ -33,6 +33,7 @@ def test_packaged_recipes_are_valid_and_survive_being_written(name):
         ("training.epochs.x=3", "epochs is a value, not a table"),
         ("model.hiden=[1]", r"unknown key 'model.hiden' \(did you mean 'hidden'\?\); \[model\] takes name, hidden"),
         ("model.hidden=3", "model.hidden: expected a list, got 3"),
+        ("model.hidden=[512,", r"model.hidden: expected a list, got '\[512,'"),
         ("model.hidden=[1.5]", "model.hidden.0: expected an integer, got 1.5"),
         ("model.dropout_in=1.5", "model.dropout_in: expected less than 1, got 1.5"),
         (

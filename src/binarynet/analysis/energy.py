@@ -34,7 +34,8 @@ ASSUMPTIONS = (
     "memory: every weight is read once per image, every activation written once and read once, 64 bits at a time, "
     "in the smallest of 8 KB (10 pJ), 32 KB (20 pJ), 1 MB (100 pJ) or DRAM (1300-2600 pJ) that holds all weights "
     "(all activations alive at a time)",
-    "left out on both sides: thresholds, biases, pooling, scores, leakage, control",
+    "weights include one 32-bit value per unit (its threshold or bias), activations the input and the scores",
+    "left out on both sides: the arithmetic of thresholds, biases, pooling and scores; leakage, control",
 )
 
 

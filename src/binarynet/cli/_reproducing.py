@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,23 +35,27 @@ class Given:
     recipe: Recipe | None = None
 
 
-def understand(arguments: Sequence[str], runs: Path, seeds: Sequence[int]) -> list[Given]:
+def understand(
+    arguments: Sequence[str], runs: Path, seeds: Sequence[int] = (), threads: int | None = None
+) -> list[Given]:
     """What the arguments mean, all of them checked before anything is trained.
 
-    Without arguments it is every finished run in ``runs``.
+    Without arguments it is every finished run in ``runs``, maybe none.
 
     Args:
         arguments: names of recipes, ``.toml`` files, folders of runs, ``.bnn`` files.
         runs: where recipes have their runs, in folders of their names.
         seeds: train recipes with each of these instead of their own seed, in ``runs/NAME-seed-SEED``.
+        threads: train recipes with so many instead of their own number.
 
     Raises:
         UsageError: an argument that is none of these, or an unfinished run.
         FileFormatError: a run with a damaged record.
     """
-    given = [one for argument in arguments for one in _understand(argument, runs, seeds)]
-    if seeds and not any(one.kind == "recipe" for one in given):
-        raise UsageError("--seed is for recipes, which are trained; name one")
+    given = [one for argument in arguments for one in _understand(argument, runs, seeds, threads)]
+    for option, used in (("--seed", bool(seeds)), ("--threads", threads is not None)):
+        if used and not any(one.kind == "recipe" for one in given):
+            raise UsageError(f"{option} is for recipes, which are trained; name one")
     if not arguments:
         given = list(_finished_in(runs))
     seen: dict[Path, Given] = {}
@@ -60,7 +64,7 @@ def understand(arguments: Sequence[str], runs: Path, seeds: Sequence[int]) -> li
     return list(seen.values())
 
 
-def _understand(argument: str, runs: Path, seeds: Sequence[int]) -> Iterator[Given]:
+def _understand(argument: str, runs: Path, seeds: Sequence[int], threads: int | None) -> Iterator[Given]:
     path = Path(argument).expanduser()
     if path.is_dir() and not _is_recipe(argument):
         _require_finished(path)
@@ -70,7 +74,7 @@ def _understand(argument: str, runs: Path, seeds: Sequence[int]) -> Iterator[Giv
             raise DataError(f"{path}: there is no such file")
         yield Given("file", path)
     elif _is_recipe(argument) or path.suffix == ".toml":
-        yield from _of_recipe(argument, runs, seeds)
+        yield from _of_recipe(argument, runs, seeds, threads)
     else:
         from binarynet.training import recipe as recipes
 
@@ -88,14 +92,15 @@ def _is_recipe(argument: str) -> bool:
     return argument in recipes.available()
 
 
-def _of_recipe(argument: str, runs: Path, seeds: Sequence[int]) -> Iterator[Given]:
+def _of_recipe(argument: str, runs: Path, seeds: Sequence[int], threads: int | None) -> Iterator[Given]:
     from binarynet.training import recipe as recipes
 
-    own = recipes.load(argument)
+    changes = [] if threads is None else [f"training.threads={threads}"]
+    own = recipes.load(argument, changes)
     if not seeds:
         yield Given("recipe", runs / own.name, own)
     for seed in seeds:
-        chosen = recipes.load(argument, [f"seed={seed}"])
+        chosen = recipes.load(argument, [*changes, f"seed={seed}"])
         yield Given("recipe", runs / (own.name if seed == own.seed else f"{own.name}-seed-{seed}"), chosen)
 
 
@@ -104,11 +109,22 @@ def _require_finished(path: Path) -> None:
 
     record = provenance_of(path)
     if record["status"] != "finished":
+        status = "stopped or still running" if record["status"] == "running" else record["status"]
         why = f", {record['reason']}" if record["reason"] else ""
         raise UsageError(
-            f"{path}: this run is not finished ({record['status']}{why}; {record['epochs']} epochs done); go on with "
+            f"{path}: this run is not finished ({status}{why}; {_epochs_done(path, record)} epochs done); go on with "
             f"it: binarynet train --resume --out {path}"
         )
+
+
+def _epochs_done(path: Path, record: Mapping[str, Any]) -> int:
+    """By metrics.csv, which grows with every epoch; the record of a run that was killed still says how it began."""
+    from binarynet.training.run_directory import RunDirectory
+
+    metrics = RunDirectory(path).metrics
+    if not metrics.is_file():
+        return int(record["epochs"])
+    return max(0, len(metrics.read_bytes().splitlines()) - 1)
 
 
 def _finished_in(runs: Path) -> Iterator[Given]:
@@ -188,12 +204,15 @@ def _labels(given: Sequence[Given]) -> list[str]:
 
 
 def _train(one: Given, data_dir: Path | None, show: Literal["bar", "lines"]) -> RunResult:
-    """The run's result; a finished run is only read."""
+    """The run's result; a finished run is only read, and one that was begun goes on with its own number of threads."""
+    from binarynet.training import recipe as recipes
     from binarynet.training import train
     from binarynet.training.run_directory import RunDirectory
 
-    resume = one.recipe is None or RunDirectory(one.path).exists()
-    return train(one.recipe, data_dir=data_dir, out=one.path, resume=resume, show=show)
+    run, recipe = RunDirectory(one.path), one.recipe
+    if recipe is not None and run.exists():
+        recipe = recipes.load(recipe, [f"training.threads={run.read_recipe().training.threads}"])
+    return train(recipe, data_dir=data_dir, out=one.path, resume=recipe is None or run.exists(), show=show)
 
 
 def _finished_run(path: Path, result: RunResult) -> FinishedRun:

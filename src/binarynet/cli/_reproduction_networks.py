@@ -69,7 +69,8 @@ def _print_assumptions(console: Console) -> None:
         f"XNOR-popcount: words of so many bits per image. The paper's processors take {WORD_CYCLES} cycles for the "
         f"{WORD_INSTRUCTIONS} instructions on {LANES} bits, {LANES / WORD_CYCLES:.1f}x fewer than one per MAC. This "
         f"package's engines take words of {WORD_BITS} or {VECTOR_WORDS * WORD_BITS} bits, {WORD_INSTRUCTIONS} "
-        "operations each.",
+        f"operations each. The words of {LANES} bits run on from tap to tap of a filter, those of the engines hold the "
+        "channels of one tap: where channels are few, an engine can need more words than the paper.",
         style="dim",
     )
 

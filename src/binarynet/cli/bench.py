@@ -50,7 +50,13 @@ def bench(
         typer.Option(metavar="N,...", help="Images per call; default: 1,256 (the paper's ConvNet: 1)."),
     ] = None,
     seconds: Annotated[
-        float, typer.Option(min=0.0, metavar="S", help="About how long to measure for each table.")
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="S",
+            help="About how long to measure for each table; longer where three rounds of every party take longer, as "
+            "with --training.",
+        ),
     ] = 3.0,
     training: Annotated[
         bool, typer.Option("--training", help="Time the training step of the paper's networks instead.")

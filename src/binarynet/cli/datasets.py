@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from binarynet.cli._console import print_json, stdout
 from binarynet.cli._options import DataDir, Json
+
+if TYPE_CHECKING:
+    from binarynet.data import FileStatus
 
 _INDENT = 15
 _MARKS = {"published": "green", "differs": "yellow", "unchecked": "yellow", "damaged": "red", "missing": "red"}
@@ -39,7 +43,9 @@ def datasets(data: DataDir = None, json: Json = False) -> None:
         for file in entry.files if present else ():
             size = f"{file.size_bytes:>11,}" if file.size_bytes is not None else " " * 11
             name = file.path.name if file.path is not None else file.name
-            below(Text.assemble(f"{name:<28}{size}  md5 {file.md5[:8]}  ", (file.check, _MARKS[file.check])))
+            below(Text.assemble(f"{name:<27}{size}  ", (_check(file), _MARKS[file.check])))
+        if any(file.check == "differs" for file in entry.files):
+            below(Text("numbers of images are those of the published files"))
         if not (entry.ready and entry.files):
             below(Text(entry.detail))
         console.print()
@@ -53,3 +59,14 @@ def datasets(data: DataDir = None, json: Json = False) -> None:
         ),
         indent=0,
     )
+
+
+def _check(file: FileStatus) -> str:
+    """What is known of a file; its checksum only where it has it, the published one where it should."""
+    if file.check == "published":
+        return f"md5 {file.md5[:8]}  published"
+    if file.check == "differs":
+        return f"differs from md5 {file.md5[:8]}"
+    if file.check == "missing":
+        return f"missing (md5 {file.md5[:8]})" if file.md5 else "missing"
+    return file.check

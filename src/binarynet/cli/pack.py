@@ -14,6 +14,8 @@ from binarynet.cli._options import Json
 from binarynet.errors import UsageError
 
 FLOAT32_BYTES = 4
+_BUNDLED = "digits"
+"""The data set that is found without being told where."""
 
 
 def pack(
@@ -36,10 +38,11 @@ def pack(
     file = out if out is not None else run / "model.bnn"
     model.save(file)
     facts = _facts(run, file, loaded.provenance.get("test_error"))
+    data = loaded.provenance["dataset"]["name"]
     if json:
         print_json(facts)
     else:
-        _show(facts)
+        _show(facts, "" if data == _BUNDLED else f" (and --data DIR if {data} lies in a folder of your own)")
 
 
 def _facts(run: Path, file: Path, test_error: float | None) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def _facts(run: Path, file: Path, test_error: float | None) -> dict[str, Any]:
     }
 
 
-def _show(facts: dict[str, Any]) -> None:
+def _show(facts: dict[str, Any], about_data: str) -> None:
     console = stdout()
     table = plain_table("", "float32", "packed", "", right=["float32", "packed"])
     for label, before, after in (
@@ -78,7 +81,7 @@ def _show(facts: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"written: {facts['file']}", markup=False, soft_wrap=True)
-    console.print(f"next: binarynet verify {facts['run']} {facts['file']}", markup=False, soft_wrap=True)
+    console.print(f"next: binarynet verify {facts['run']} {facts['file']}{about_data}", markup=False, soft_wrap=True)
 
 
 def _bytes(number: int) -> str:

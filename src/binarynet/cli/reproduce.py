@@ -37,8 +37,13 @@ def reproduce(
         typer.Option(metavar="DIR", help="For report and pictures; default: RUNS/reproduction.", show_default=False),
     ] = None,
     runs: Annotated[
-        Path, typer.Option(metavar="RUNS", help="Where recipes have their runs, in folders of their names.")
-    ] = RUNS,
+        Path | None,
+        typer.Option(
+            metavar="RUNS",
+            help=f"Where recipes have their runs, in folders of their names; default: {RUNS}.",
+            show_default=False,
+        ),
+    ] = None,
     seeds: Annotated[
         list[int] | None,
         typer.Option(
@@ -46,6 +51,15 @@ def reproduce(
             min=0,
             metavar="N",
             help="Train recipes with this seed, in RUNS/NAME-seed-N; as often as you like.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Threads to train with; default: the recipe's, else one per core. A run that was begun keeps its own.",
             show_default=False,
         ),
     ] = None,
@@ -68,8 +82,13 @@ def reproduce(
         import matplotlib  # noqa: F401 - where it is missing, that is told before hours of training
     elif svg or all_filters:
         raise UsageError("--svg and --all-filters are about pictures; leave out --no-pictures")
-    folder = out if out is not None else runs / "reproduction"
-    given = understand(what or (), runs, seeds or ())
+    where = runs if runs is not None else RUNS
+    folder = out if out is not None else where / "reproduction"
+    given = understand(what or (), where, seeds or (), threads)
+    if runs is not None and not what and not given:
+        raise UsageError(
+            f"no finished runs in {runs}; name runs, recipes or .bnn files, or leave out --runs for the paper's table"
+        )
     _make_folder(folder)
     found = carry_out(given, data, "bar" if sys.stderr.isatty() else "lines")
     names = list(_draw(found, folder, svg, all_filters)) if pictures else []

@@ -16,6 +16,7 @@ _EXPECTED = {  # instead of pydantic's words for what TOML calls otherwise
     "int_type": "an integer",
     "is_instance_of": "a list",
     "list_type": "a list",
+    "sequence_str": "a list",
     "dict_type": "a table",
     "model_type": "a table",
 }

@@ -183,7 +183,8 @@ class World:
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
             raise ConnectionLostError(
-                "another process of this run has ended; what it said tells why. Resume the run to go on"
+                "another process of this run has ended; see what it said, if anything (it may have been killed). "
+                "Resume the run to go on"
             ) from error
 
     def prepare_training(self) -> None:
