@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from PIL import Image
 from binarynet import fileformat
 from binarynet.analysis import account, random_convnet, random_mlp
 from binarynet.analysis.filters import first_layer
+from binarynet.analysis.paper import EXPERIMENTS
 from binarynet.analysis.pictures import pictures, render
 from binarynet.analysis.pictures._style import spread, style
 from binarynet.analysis.pictures.costs import draw as draw_costs
 from binarynet.analysis.pictures.curves import draw as draw_curves
 from binarynet.analysis.pictures.filters import draw_distinct, draw_sample
+from binarynet.analysis.pictures.repetition import draw as draw_repetition
+from binarynet.analysis.pictures.table import draw as draw_table
 from binarynet.analysis.reproduction import Curve, Reproduction, Subject
 from binarynet.fileformat import PackedNetwork
 
@@ -104,6 +108,24 @@ def test_the_papers_curves_stand_behind_those_of_cifar10_only(epochs):
     assert not any("paper" in text for text in texts(elsewhere))
     assert "paper, BNN (Theano): test 0.96 %" in texts(on_mnist)
     assert on_cifar.axes[0].get_xscale() == ("log" if epochs < 250 else "linear")
+
+
+def test_scales_end_where_there_is_something(tmp_path):
+    cell = next(experiment for experiment in EXPERIMENTS if experiment.data == "cifar10")
+    own = SimpleNamespace(name="own", experiment=cell, mean=0.7, deviation=None, by_the_paper=False)
+    with style():
+        _, cost = draw_curves([Curve("one", "digits", (1,), (0.6,), (0.35,), 1, 0.6)], "digits").axes
+        repetition = draw_repetition(
+            subject(tmp_path, random_convnet((8, 8, 3), [[8]], [9]), "n").account.repetition, "n"
+        )
+        table = draw_table([own])
+    assert list(cost.get_xticks()) == [1]
+    assert len([tick for tick in cost.get_yticks() if cost.get_ylim()[0] <= tick <= cost.get_ylim()[1]]) <= 5
+    markers = [line for line in repetition.axes[0].lines if line.get_marker() in ("o", "s", "^")]
+    assert len({line.get_xdata()[0] for line in markers}) == 3
+    of_cifar = table.axes[-1]
+    assert list(of_cifar.get_xticks()) == [10, 20, 50]
+    assert of_cifar.spines["bottom"].get_bounds()[1] == 87.5
 
 
 def test_a_curve_without_errors_is_drawn():

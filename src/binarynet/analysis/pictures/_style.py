@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 OURS, OTHER = COLOURS[:2]
@@ -144,7 +144,12 @@ def percent_axis(axes: Axes, values: Sequence[float], label: str) -> None:
 
 
 def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """1, 2, 5, 10, 20, ... (or 1, 10, 100, ... where they are too many) in plain numbers."""
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    """1, 2, 5, 10, 20, ... (or 1, 10, 100, ... where they are too many) in plain numbers.
+
+    An axis that spans less than a factor of five has a few evenly spaced ones instead.
+    """
+    low, high = axis.get_view_interval()
+    near = high < 5 * low
+    axis.set_major_locator(MaxNLocator(4) if near else LogLocator(base=10, subs=(1, 2, 5), numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

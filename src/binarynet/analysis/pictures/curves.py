@@ -109,4 +109,7 @@ def _epoch_axis(error: Axes, cost: Axes, longest: int, with_paper: bool) -> None
         plain_log_ticks(cost.xaxis)
     else:
         error.set_xlim(0 if longest > 10 else 0.5, 500 if with_paper else longest + (0.5 if longest <= 10 else 0))
-        cost.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if longest > 10 or with_paper:
+            cost.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            cost.set_xticks(range(1, longest + 1))

@@ -19,7 +19,7 @@ MOST_CHANNELS = 4
 _GROUND = 0.82
 _TILE = 90
 """Pixels of the sheet that a small filter is enlarged to."""
-_BETWEEN_CHANNELS, _BETWEEN_FILTERS, _COUNT_HEIGHT = 8, 26, 50
+_BETWEEN_CHANNELS, _BETWEEN_FILTERS, _BETWEEN_GREY_FILTERS, _COUNT_HEIGHT = 8, 26, 10, 50
 _CHANNELS = {1: ("",), 3: ("R", "G", "B")}
 
 
@@ -30,16 +30,17 @@ def draw_sample(layer: FirstLayer, label: str) -> Figure:
     zoom = max(1, _TILE // columns)
     width = zoom * columns
     tiles = [_side_by_side(layer.bits[index].repeat(zoom, axis=1).repeat(zoom, axis=2)) for index in chosen]
-    sheet = _sheet(tiles, GRID)
+    gap = _BETWEEN_FILTERS if channels > 1 else _BETWEEN_GREY_FILTERS
+    sheet = _sheet(tiles, GRID, gap)
     figure = new_figure(8, 0.8 + 8 * sheet.shape[0] / sheet.shape[1])
     axes = figure.subplots()
     _show(axes, sheet)
     names = _CHANNELS.get(channels, tuple(str(number) for number in range(1, channels + 1)))
     for place in range(min(GRID, len(tiles))):
-        left = _BETWEEN_FILTERS + place * (tiles[0].shape[1] + _BETWEEN_FILTERS)
+        left = gap + place * (tiles[0].shape[1] + gap)
         for channel, name in enumerate(names):
             x = left + channel * (width + _BETWEEN_CHANNELS) + width / 2 - 0.5
-            axes.text(x, _BETWEEN_FILTERS / 2, name, ha="center", va="center", fontsize=9, color="0.3")
+            axes.text(x, gap / 2, name, ha="center", va="center", fontsize=9, color="0.3")
     what = f"filters ({rows} x {columns})" if layer.kind == "convolution" else "units' weights"
     axes.set_title(f"{label}: {len(tiles)} of the {len(layer.bits)} {what} of {layer.name}")
     axes.set_xlabel("white +1, black \N{MINUS SIGN}1" + (", per colour channel" if channels == 3 else ""))
@@ -52,7 +53,7 @@ def draw_distinct(layer: FirstLayer, label: str) -> Figure:
     columns = max(8, math.ceil(math.sqrt(2 * len(patterns))))
     zoom = max(1, _TILE // patterns.shape[2])
     tiles = [_side_by_side(pattern[np.newaxis].repeat(zoom, axis=1).repeat(zoom, axis=2)) for pattern in patterns]
-    sheet = _sheet(tiles, columns, below=_COUNT_HEIGHT)
+    sheet = _sheet(tiles, columns, _BETWEEN_FILTERS, below=_COUNT_HEIGHT)
     figure = new_figure(12, 0.9 + 12 * sheet.shape[0] / sheet.shape[1])
     axes = figure.subplots()
     _show(axes, sheet)
@@ -78,9 +79,8 @@ def _side_by_side(channels: Bits) -> npt.NDArray[np.float64]:
     return np.hstack(parts)
 
 
-def _sheet(tiles: list[npt.NDArray[np.float64]], columns: int, below: int = 0) -> npt.NDArray[np.float64]:
-    """Tiles in rows, with room around each and so many pixels more below it."""
-    gap = _BETWEEN_FILTERS
+def _sheet(tiles: list[npt.NDArray[np.float64]], columns: int, gap: int, below: int = 0) -> npt.NDArray[np.float64]:
+    """Tiles in rows, with a gap around each and so many pixels more below it."""
     height, width = tiles[0].shape
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)

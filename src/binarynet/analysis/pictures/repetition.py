@@ -10,6 +10,9 @@ from binarynet.analysis.paper import UNIQUE_FILTERS
 from binarynet.analysis.pictures._style import COLOURS, OTHER, OURS, PAPER, End, label_ends, new_figure
 from binarynet.analysis.repetition import FilterRepetition
 
+_ASIDE = 0.1
+"""So much beside one another the three markers of a layer stand, which may be equal."""
+
 
 def draw(found: Sequence[FilterRepetition], label: str) -> Figure:
     """Shares of distinct filters of each layer, what random filters would give, and the paper's figure.
@@ -31,12 +34,13 @@ def draw(found: Sequence[FilterRepetition], label: str) -> Figure:
         ([item.whole for item in found], COLOURS[2], "^", "whole layer"),
     )
     ends = []
-    for shares, colour, marker, name in series:
+    for (shares, colour, marker, name), aside in zip(series, (-_ASIDE, 0.0, _ASIDE), strict=True):
         percent = [100 * share for share in shares]
-        axes.plot(places, percent, color=colour, marker=marker, markersize=7, linewidth=1, linestyle=(0, (1, 2)))
+        beside = [place + aside for place in places]
+        axes.plot(beside, percent, color=colour, marker=marker, markersize=7, linewidth=1, linestyle=(0, (1, 2)))
         ends.append(End(places[-1], percent[-1], name, colour))
     axes.axhline(100 * UNIQUE_FILTERS, color=PAPER, linewidth=0.8, linestyle=(0, (6, 4)), zorder=1)
-    text = f"paper, CIFAR-10: {100 * UNIQUE_FILTERS:.0f} % (not defined)"
+    text = f"paper, CIFAR-10: {100 * UNIQUE_FILTERS:.0f} % (it does not say of what)"
     ends.append(End(places[-1] + 0.5, 100 * UNIQUE_FILTERS, text, PAPER))
     axes.set_xticks(places, [f"{item.layer}\n{item.filters} on {item.maps}" for item in found])
     axes.set_xlim(-0.5, len(found) - 0.5)

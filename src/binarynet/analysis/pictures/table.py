@@ -87,8 +87,11 @@ def _panel(axes: Axes, rows: Sequence[_Row], data: str) -> None:
     low, high = min(values), max(values)
     if high > _LOGARITHMIC * low:
         axes.set_xscale("log")
-        axes.set_xlim(low / 1.15, high * (high / low) ** 0.5 * 1.25)
+        left, last = low / 1.15, min(100, 1.25 * high)
+        axes.set_xlim(left, high * (high / low) ** 0.5 * 1.25)  # beyond the scale's end is room for the numbers
         plain_log_ticks(axes.xaxis)
+        axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= last])
+        axes.spines["bottom"].set_bounds(left, last)
     else:
         axes.set_xlim(low - 0.1 * (high - low), high + 0.55 * (high - low))
     axes.set_ylim(-0.6, len(rows) - 0.4)
