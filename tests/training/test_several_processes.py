@@ -11,7 +11,7 @@ import torch
 from test_resume import assert_same_runs
 
 from binarynet import training
-from binarynet.errors import UsageError
+from binarynet.errors import ConnectionLostError, UsageError
 from binarynet.training import recipe
 from binarynet.training.world import World
 
@@ -150,3 +150,11 @@ def test_the_starter_and_the_recipe_must_agree(two, quick_recipe, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=r"started 4 processes, 2 on this .* set training.devices=2 training.nodes=2"):
         World(quick_recipe)
+
+
+def test_a_lost_connection_does_not_promise_that_the_other_process_said_why(two):
+    world, told = World(two), r"see what it said, if anything \(it may have been killed\)\. Resume"
+    with pytest.raises(ConnectionLostError, match=told), world.lost_connections_told():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="something else"), world.lost_connections_told():
+        raise RuntimeError("something else")
