@@ -27,10 +27,10 @@ def test_there_are_results():
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_tables_are_made_from_the_raw_data(made, folder):
     text = (folder / "README.md").read_text(encoding="utf-8")
-    document = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     assert made.BEGIN in text
     assert made.END in text
-    assert made.with_tables(text, document) == text
+    assert made.documents(folder)
+    assert made.with_tables(text, *made.documents(folder)) == text
 
 
 def test_a_changed_figure_is_noticed(made):

@@ -15,14 +15,16 @@ from binarynet.cli import _straightforward
 from binarynet.cli._benching import BatchResult, Row
 from binarynet.cli._peers_torch import threads
 from binarynet.errors import VerificationError
+from binarynet.training import memory
 from binarynet.training.loss import squared_hinge
 
 LEARNING_RATE = 1e-3
-TOLERANCE = 1e-3
-"""Largest relative difference between the costs of the first step: a normalized value next to 0 may round to the other
-side, and then its sign differs."""
-
 BASELINE = "torch, straightforward"
+COMPILED = "torch.compile, straightforward"
+
+TOLERANCES = {"binarynet": 1e-3, COMPILED: 5e-2}
+"""Largest relative difference between the costs of the first step and the baseline's. A normalized value next to 0 may
+round to the other side, and then its sign differs; a compiler rounds differently in every layer."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ def measure(
 ) -> TrainingResult:
     """Time one training step (forward, cost, backward, update, clipping) of all parties, in turns.
 
+    Memory that a step frees is kept for the next one, as `binarynet train` does; others gain by that, too.
+
     Raises:
         VerificationError: ours and the straightforward step do not compute the same cost.
     """
     results = []
     weights = 0
-    with threads(num_threads), torch.random.fork_rng():
+    with threads(num_threads), memory.kept(), torch.random.fork_rng():
         torch.manual_seed(0)
         for batch in batches:
             ours = network.build()
@@ -117,7 +121,7 @@ def _steps(ours: nn.Module, images: Tensor, labels: Tensor, compiled: bool) -> d
     parties: dict[str, tuple[Callable[[Tensor], Tensor], torch.optim.Optimizer]] = {}
     if compiled:
         compilable = _straightforward.binary(ours, compilable=True)
-        parties["torch.compile, straightforward"] = torch.compile(compilable), _plain_adam(compilable)
+        parties[COMPILED] = torch.compile(compilable), _plain_adam(compilable)
     real = _straightforward.real(ours)
     parties["torch, real weights and ReLU"] = real, _plain_adam(real, clip=False)
     parties = {
@@ -152,10 +156,10 @@ def _step(
 def _check(steps: dict[str, Callable[[], Tensor]], progress: Callable[[str], None]) -> None:
     """VerificationError unless all binary parties' first steps have the same cost."""
     progress("comparing the first steps")
-    costs = {name: float(step()) for name, step in steps.items() if "real weights" not in name}
-    expected = costs[BASELINE]
+    expected = float(steps[BASELINE]())
+    costs = {name: float(steps[name]()) for name in TOLERANCES if name in steps}
     for name, cost in costs.items():
-        if not abs(cost - expected) <= TOLERANCE * abs(expected):
+        if not abs(cost - expected) <= TOLERANCES[name] * abs(expected):
             raise VerificationError(
                 f"{name}: the first step's cost is {cost:.6g}, but {expected:.6g} in {BASELINE}: they do not train "
                 "the same network"
