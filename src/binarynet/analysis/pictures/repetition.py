@@ -42,7 +42,7 @@ def draw(found: Sequence[FilterRepetition], label: str) -> Figure:
     axes.axhline(100 * UNIQUE_FILTERS, color=PAPER, linewidth=0.8, linestyle=(0, (6, 4)), zorder=1)
     text = f"paper, CIFAR-10: {100 * UNIQUE_FILTERS:.0f} % (it does not say of what)"
     ends.append(End(places[-1] + 0.5, 100 * UNIQUE_FILTERS, text, PAPER))
-    axes.set_xticks(places, [f"{item.layer}\n{item.filters} on {item.maps}" for item in found])
+    axes.set_xticks(places, [f"{item.layer}\n{item.filters}\non {item.maps}" for item in found])
     axes.set_xlim(-0.5, len(found) - 0.5)
     axes.set_ylim(0, 105)
     axes.set_ylabel("distinct (%)")
