@@ -117,18 +117,15 @@ def _tell(progress: Callable[[str], None], batch: int, name: str) -> None:
 
 def _steps(ours: nn.Module, images: Tensor, labels: Tensor, compiled: bool) -> dict[str, Callable[[], Tensor]]:
     """Party to its training step, which returns the cost. All binary ones start from the same weights."""
-    plain = _straightforward.binary(ours)
-    parties: dict[str, tuple[Callable[[Tensor], Tensor], torch.optim.Optimizer]] = {}
+    plain, real = _straightforward.binary(ours), _straightforward.real(ours)
+    parties: dict[str, tuple[Callable[[Tensor], Tensor], torch.optim.Optimizer]] = {
+        "binarynet": (ours, optim.adam(ours, LEARNING_RATE, glorot=False)),
+        BASELINE: (plain, _plain_adam(plain)),
+    }
     if compiled:
         compilable = _straightforward.binary(ours, compilable=True)
         parties[COMPILED] = torch.compile(compilable), _plain_adam(compilable)
-    real = _straightforward.real(ours)
     parties["torch, real weights and ReLU"] = real, _plain_adam(real, clip=False)
-    parties = {
-        "binarynet": (ours, optim.adam(ours, LEARNING_RATE, glorot=False)),
-        BASELINE: (plain, _plain_adam(plain)),
-        **parties,
-    }
     return {
         name: functools.partial(_step, module, optimizer, images, labels)
         for name, (module, optimizer) in parties.items()
