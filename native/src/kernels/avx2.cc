@@ -36,8 +36,13 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   }
 }
 
+const char* method(const Block& block, int64_t batch) {
+  return block.input == BlockInput::bytes ? avx2::bytes_method(block, batch)
+                                          : avx2::bits_method(block, batch);
+}
+
 }  // namespace
 
-const KernelSet kAvx2Kernels = {"avx2", prepared_bytes, prepare, unit_count, workspace_bytes, run};
+const KernelSet kAvx2Kernels = {"avx2", prepared_bytes, prepare, unit_count, workspace_bytes, run, method};
 
 }  // namespace binarynet

@@ -12,6 +12,7 @@ int64_t bits_unit_count(const Block& block, int64_t batch);
 size_t bits_workspace_bytes(const Block& block, int64_t batch);
 void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace);
+const char* bits_method(const Block& block, int64_t batch);
 
 // 8-bit pixels in: multiply-add of bytes.
 size_t bytes_prepared_bytes(const Block& block);
@@ -20,5 +21,6 @@ int64_t bytes_unit_count(const Block& block, int64_t batch);
 size_t bytes_workspace_bytes(const Block& block, int64_t batch);
 void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
                int64_t unit_begin, int64_t unit_end, void* workspace);
+const char* bytes_method(const Block& block, int64_t batch);
 
 }  // namespace binarynet::avx2

@@ -437,4 +437,9 @@ void bits_run(const Block& block, const void* prepared, const uint64_t* in, void
   }
 }
 
+const char* bits_method(const Block& block, int64_t batch) {
+  const bool column = is_flat(block) && batch * block.conv_h * block.conv_w == 1;
+  return column ? "table look-ups, one column" : "table look-ups, pairs of columns";
+}
+
 }  // namespace binarynet::avx2

@@ -36,9 +36,14 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   }
 }
 
+const char* method(const Block& block, int64_t batch) {
+  return block.input == BlockInput::bytes ? avx512_vpopcntdq::bytes_method(block, batch)
+                                          : avx512_vpopcntdq::bits_method(block, batch);
+}
+
 }  // namespace
 
-const KernelSet kAvx512VpopcntdqKernels = {"avx512_vpopcntdq", prepared_bytes,  prepare,
-                                           unit_count,         workspace_bytes, run};
+const KernelSet kAvx512VpopcntdqKernels = {
+    "avx512_vpopcntdq", prepared_bytes, prepare, unit_count, workspace_bytes, run, method};
 
 }  // namespace binarynet

@@ -244,4 +244,6 @@ void bits_run(const Block& block, const void* prepared, const uint8_t* in, void*
   }
 }
 
+const char* bits_method(const Block& /*block*/, int64_t /*batch*/) { return "vector popcount"; }
+
 }  // namespace binarynet::avx512_vpopcntdq

@@ -325,4 +325,6 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
   }
 }
 
+const char* bytes_method(const Block& /*block*/, int64_t /*batch*/) { return "dot products of bytes"; }
+
 }  // namespace binarynet::avx512_vpopcntdq

@@ -51,6 +51,8 @@ struct KernelSet {
   // No byte outside of these arrays may be read or written; padding bits of out are written as 0.
   void (*run)(const Block&, const void* prepared, const void* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace);
+  // How a block of this shape is computed at this batch, in a few words for people; static storage.
+  const char* (*method)(const Block&, int64_t batch);
 };
 
 extern const KernelSet kPortableKernels;

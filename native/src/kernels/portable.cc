@@ -290,8 +290,13 @@ void run(const Block& b, const void* prepared, const void* in, void* out, int64_
   }
 }
 
+const char* method(const Block& b, int64_t) {
+  return b.input == BlockInput::bytes ? "masked additions of bytes" : "popcount by byte counters";
+}
+
 }  // namespace
 
-const KernelSet kPortableKernels = {"portable", prepared_bytes, prepare, unit_count, workspace_bytes, run};
+const KernelSet kPortableKernels = {"portable", prepared_bytes, prepare, unit_count, workspace_bytes,
+                                    run,        method};
 
 }  // namespace binarynet
