@@ -35,6 +35,13 @@ def random_images(rng, batch, shape):
     return images
 
 
+def random_inputs(rng, batch, graph):
+    """What the graph's input takes: :func:`random_images`, or packed random bits."""
+    if graph.input.kind == "bits":
+        return random_words(rng, (batch, *graph.input.shape[:-1]), graph.input.shape[-1])
+    return random_images(rng, batch, graph.input.shape)
+
+
 def random_threshold(rng, name, source, channels, bound):
     """Thresholds around the sums that occur, some at the ends of their range, some out of reach; random direction."""
     thresholds = np.rint(rng.normal(0, max(1.0, bound**0.5), channels)).astype(np.int64)
@@ -71,12 +78,13 @@ def random_pool(rng, name, source, size):
     return MaxPool(name, source, Window(kernel, stride, padding))
 
 
-def random_graph(rng, max_layers=4) -> Graph:
+def random_graph(rng, max_layers=4, kind="u8") -> Graph:
     """A chain: convolutions with poolings before or after the sign, a flatten, dense layers; any end."""
     builder = GraphBuilder()
     image = bool(rng.integers(0, 4))
     shape = tuple(int(rng.integers(1, 9)) for _ in range(2)) if image else ()
-    last = builder.add(Input("input", (*shape, int(rng.choice(CHANNELS[:8])))))
+    channels = CHANNELS[:8] if kind == "u8" else CHANNELS
+    last = builder.add(Input("input", (*shape, int(rng.choice(channels))), kind))
     layers = int(rng.integers(1, max_layers + 1))
     for i in range(layers):
         value = builder.types[last]

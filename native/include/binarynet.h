@@ -35,7 +35,7 @@ typedef enum binarynet_status {
 const char* binarynet_last_error(void);
 
 typedef enum binarynet_type {
-  BINARYNET_U8 = 0,   /* uint8  [batch, h, w, c], only for the input */
+  BINARYNET_U8 = 0,   /* uint8  [batch, h, w, c], only for the input and its flattened form */
   BINARYNET_BITS = 1, /* uint64 [batch, h, w, BINARYNET_WORDS(c)] */
   BINARYNET_I32 = 2,  /* int32  [batch, h, w, c] */
   BINARYNET_F32 = 3   /* float  [batch, h, w, c] */
@@ -66,6 +66,9 @@ binarynet_status binarynet_graph_value_info(const binarynet_graph* graph, binary
 /* The input: uint8 [h, w, c]. First and once. */
 binarynet_status binarynet_graph_add_input(binarynet_graph* graph, int64_t h, int64_t w, int64_t c,
                                            binarynet_value* value);
+/* Instead of it: an input of packed bits, BITS [h, w, c], for a part of a network behind its first sign. */
+binarynet_status binarynet_graph_add_bits_input(binarynet_graph* graph, int64_t h, int64_t w, int64_t c,
+                                                binarynet_value* value);
 /* Sums of a binary convolution: U8 or BITS [h, w, c] -> I32 [h', w', out_channels].
  * weights: BITS [out_channels, kernel_h, kernel_w, BINARYNET_WORDS(c)]; copied. A dense layer is a 1 x 1
  * window. Paddings are smaller than the kernel; 255 * fan-in (U8) or the fan-in (BITS) is at most 2^24. */
@@ -101,9 +104,10 @@ binarynet_status binarynet_session_create(const binarynet_graph* graph,
                                           const binarynet_session_options* options,
                                           binarynet_session** session);
 void binarynet_session_free(binarynet_session* session);
-/* images: uint8 [batch, h, w, c]; outputs[i]: memory for [batch, ...] of the i-th output, aligned to its
+/* images: uint8 [batch, h, w, c], or, for an input of bits, uint64 [batch, h, w, BINARYNET_WORDS(c)] whose
+ * padding bits are 0 (checked); outputs[i]: memory for [batch, ...] of the i-th output; each aligned to its
  * words or numbers, overlapping nothing. batch may be 0. Large batches are computed in chunks. */
-binarynet_status binarynet_session_run(const binarynet_session* session, const uint8_t* images, int64_t batch,
+binarynet_status binarynet_session_run(const binarynet_session* session, const void* images, int64_t batch,
                                        void* const* outputs);
 /* Name of the instruction set in use: a string that lives as long as the library. "" for NULL. */
 const char* binarynet_session_isa(const binarynet_session* session);

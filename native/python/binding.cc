@@ -57,6 +57,12 @@ class Graph {
     return value;
   }
 
+  binarynet_value add_bits_input(int64_t h, int64_t w, int64_t c) {
+    binarynet_value value;
+    check(binarynet_graph_add_bits_input(graph_, h, w, c, &value));
+    return value;
+  }
+
   binarynet_value add_convolution(binarynet_value source, Pair kernel, Pair stride, Pair padding,
                                   int64_t out_channels, nb::handle weights) {
     const int64_t words = BINARYNET_WORDS(info(source).c);
@@ -132,7 +138,9 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   nb::list run(nb::handle images) const {
-    const Array array(images, "images", 'B', {-1, input_.h, input_.w, input_.c});
+    const bool bits = input_.type == BINARYNET_BITS;
+    const Array array(images, "images", bits ? 'Q' : 'B',
+                      {-1, input_.h, input_.w, bits ? BINARYNET_WORDS(input_.c) : input_.c});
     const int64_t batch = array.length(0);
     nb::list results;
     std::vector<void*> memory(outputs_.size());
@@ -145,7 +153,7 @@ class Session {
     binarynet_status status;
     {
       const nb::gil_scoped_release released;
-      status = binarynet_session_run(session_, array.data<uint8_t>(), batch, memory.data());
+      status = binarynet_session_run(session_, array.data<void>(), batch, memory.data());
     }
     check(status);
     return results;
@@ -187,6 +195,7 @@ NB_MODULE(_native, m) {
   nb::class_<Graph>(m, "Graph", "A graph under construction; every addition is checked.")
       .def(nb::init<>())
       .def("add_input", &Graph::add_input, nb::arg("h"), nb::arg("w"), nb::arg("c"))
+      .def("add_bits_input", &Graph::add_bits_input, nb::arg("h"), nb::arg("w"), nb::arg("c"))
       .def("add_convolution", &Graph::add_convolution, nb::arg("source"), nb::arg("kernel"),
            nb::arg("stride"), nb::arg("padding"), nb::arg("out_channels"), nb::arg("weights").none())
       .def("add_max_pool", &Graph::add_max_pool, nb::arg("source"), nb::arg("kernel"), nb::arg("stride"),
@@ -203,7 +212,9 @@ NB_MODULE(_native, m) {
                     int32_t>(),
            nb::arg("graph"), nb::arg("outputs"), nb::arg("isa") = nb::none(), nb::arg("num_threads") = 0)
       .def("run", &Session::run, nb::arg("images").none(),
-           "images: uint8 [batch, h, w, c], C-contiguous. Returns one array [batch, ...] per output.")
+           "images: uint8 [batch, h, w, c], or uint64 [batch, h, w, words] for an input of bits; "
+           "C-contiguous. "
+           "Returns one array [batch, ...] per output.")
       .def_prop_ro("isa", &Session::isa)
       .def_prop_ro("num_threads", &Session::num_threads);
 

@@ -93,7 +93,12 @@ binarynet_status binarynet_graph_value_info(const binarynet_graph* graph, binary
 
 binarynet_status binarynet_graph_add_input(binarynet_graph* graph, int64_t h, int64_t w, int64_t c,
                                            binarynet_value* value) {
-  return add_value(graph, value, [&](binarynet::Graph& g) { return g.add_input(h, w, c); });
+  return add_value(graph, value, [&](binarynet::Graph& g) { return g.add_input(BINARYNET_U8, h, w, c); });
+}
+
+binarynet_status binarynet_graph_add_bits_input(binarynet_graph* graph, int64_t h, int64_t w, int64_t c,
+                                                binarynet_value* value) {
+  return add_value(graph, value, [&](binarynet::Graph& g) { return g.add_input(BINARYNET_BITS, h, w, c); });
 }
 
 binarynet_status binarynet_graph_add_convolution(binarynet_graph* graph, binarynet_value source,
@@ -153,7 +158,7 @@ binarynet_status binarynet_session_create(const binarynet_graph* graph,
 
 void binarynet_session_free(binarynet_session* session) { delete session; }
 
-binarynet_status binarynet_session_run(const binarynet_session* session, const uint8_t* images, int64_t batch,
+binarynet_status binarynet_session_run(const binarynet_session* session, const void* images, int64_t batch,
                                        void* const* outputs) {
   return guarded([&] {
     require(session, "session");

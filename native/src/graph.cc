@@ -45,17 +45,6 @@ void check_window(const char* where, const binarynet_window& window, const binar
   result->w = window_length(where, "width", source.w, window.kernel_w, window.stride_w, window.pad_w);
 }
 
-// Padding bits of the last word of each of `rows` rows must be 0. Returns the first offending row or -1.
-int64_t first_padded_row(const uint64_t* bits, int64_t rows, int64_t channels) {
-  const int64_t used = channels % 64;
-  if (used == 0) return -1;
-  const int64_t row_words = words(channels);
-  for (int64_t row = 0; row < rows; ++row) {
-    if ((bits[(row + 1) * row_words - 1] >> used) != 0) return row;
-  }
-  return -1;
-}
-
 void require_type(const char* where, binarynet_value source, const binarynet_value_info& info,
                   binarynet_type expected) {
   if (info.type != expected) {
@@ -70,6 +59,16 @@ void require_channels(const char* where, size_t given, int64_t expected) {
 }
 
 }  // namespace
+
+int64_t first_padded_row(const uint64_t* bits, int64_t rows, int64_t channels) {
+  const int64_t used = channels % 64;
+  if (used == 0) return -1;
+  const int64_t row_words = words(channels);
+  for (int64_t row = 0; row < rows; ++row) {
+    if ((bits[(row + 1) * row_words - 1] >> used) != 0) return row;
+  }
+  return -1;
+}
 
 int64_t bytes_per_image(const binarynet_value_info& info) {
   const int64_t pixels = info.h * info.w;
@@ -101,9 +100,9 @@ binarynet_value Graph::add(Value value, const char* where) {
   return static_cast<binarynet_value>(values_.size()) - 1;
 }
 
-binarynet_value Graph::add_input(int64_t h, int64_t w, int64_t c) {
+binarynet_value Graph::add_input(binarynet_type type, int64_t h, int64_t w, int64_t c) {
   if (!values_.empty()) invalid("input: the graph has an input already; it is added first and once");
-  return add({Op::input, -1, {BINARYNET_U8, h, w, c}, {}, nullptr}, "input");
+  return add({Op::input, -1, {type, h, w, c}, {}, nullptr}, "input");
 }
 
 binarynet_value Graph::add_convolution(binarynet_value source, const binarynet_window& window,

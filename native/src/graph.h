@@ -35,7 +35,8 @@ constexpr int32_t kMaxValues = 1 << 16;
 
 class Graph {
  public:
-  binarynet_value add_input(int64_t h, int64_t w, int64_t c);
+  // type: BINARYNET_U8 or BINARYNET_BITS
+  binarynet_value add_input(binarynet_type type, int64_t h, int64_t w, int64_t c);
   binarynet_value add_convolution(binarynet_value source, const binarynet_window& window,
                                   int64_t out_channels, const uint64_t* weights, size_t num_weight_words);
   binarynet_value add_max_pool(binarynet_value source, const binarynet_window& window);
@@ -57,6 +58,10 @@ class Graph {
 
 // Words of one pixel of a BITS value.
 constexpr int64_t words(int64_t channels) { return (channels + 63) / 64; }
+
+// Padding bits of the last word of each of `rows` rows of packed bits must be 0. Returns the first offending
+// row or -1.
+int64_t first_padded_row(const uint64_t* bits, int64_t rows, int64_t channels);
 
 // Bytes of one image of a value.
 int64_t bytes_per_image(const binarynet_value_info& info);

@@ -73,14 +73,15 @@ Session::Session(const Graph& graph, const binarynet_session_options& options)
 
 Session::~Session() = default;
 
-void Session::run(const uint8_t* images, int64_t batch, void* const* outputs) const {
+void Session::run(const void* images, int64_t batch, void* const* outputs) const {
   check_arguments(images, batch, outputs);
   if (batch == 0) return;
   std::unique_ptr<Workspace> workspace = take_workspace();
   const int64_t num_chunks = (batch + chunk_ - 1) / chunk_;
   const int64_t per_chunk = (batch + num_chunks - 1) / num_chunks;
   for (int64_t begin = 0; begin < batch; begin += per_chunk) {
-    run_chunk(images, begin, std::min(per_chunk, batch - begin), outputs, workspace.get());
+    run_chunk(static_cast<const char*>(images), begin, std::min(per_chunk, batch - begin), outputs,
+              workspace.get());
   }
   give_workspace(std::move(workspace));
   for (const Copy& copy : plan_.copies) {
@@ -89,7 +90,7 @@ void Session::run(const uint8_t* images, int64_t batch, void* const* outputs) co
   }
 }
 
-void Session::check_arguments(const uint8_t* images, int64_t batch, void* const* outputs) const {
+void Session::check_arguments(const void* images, int64_t batch, void* const* outputs) const {
   int64_t largest = bytes_per_image(plan_.input);
   for (const binarynet_value_info& info : plan_.outputs) largest = std::max(largest, bytes_per_image(info));
   if (batch < 0 || batch > PTRDIFF_MAX / largest) {
@@ -97,6 +98,7 @@ void Session::check_arguments(const uint8_t* images, int64_t batch, void* const*
   }
   if (batch == 0) return;
   if (images == nullptr) invalid("run: images is null");
+  if (plan_.input.type == BINARYNET_BITS) check_bits(images, batch);
   if (outputs == nullptr) invalid("run: outputs is null");
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     const binarynet_type type = plan_.outputs[i].type;
@@ -109,7 +111,21 @@ void Session::check_arguments(const uint8_t* images, int64_t batch, void* const*
   }
 }
 
-void Session::run_chunk(const uint8_t* images, int64_t begin, int64_t count, void* const* outputs,
+// What a kernel does with padding bits that are not 0 is undefined: they would be counted, or leak into
+// pixels beside. One word of each pixel is read, far less than any layer reads.
+void Session::check_bits(const void* images, int64_t batch) const {
+  if (reinterpret_cast<uintptr_t>(images) % sizeof(uint64_t) != 0) {
+    invalid("run: images (bits) are not aligned to ", sizeof(uint64_t), " bytes");
+  }
+  const int64_t pixels = plan_.input.h * plan_.input.w;
+  const int64_t row = first_padded_row(static_cast<const uint64_t*>(images), batch * pixels, plan_.input.c);
+  if (row >= 0) {
+    invalid("run: padding bits of image ", row / pixels,
+            " are not 0: of each pixel's last word only the lowest ", plan_.input.c % 64, " bits are used");
+  }
+}
+
+void Session::run_chunk(const char* images, int64_t begin, int64_t count, void* const* outputs,
                         Workspace* workspace) const {
   const size_t arena_bytes = static_cast<size_t>(plan_.arena_bytes_per_image * count);
   if (workspace->arena.bytes() < arena_bytes) workspace->arena = AlignedBuffer(arena_bytes);
@@ -121,9 +137,8 @@ void Session::run_chunk(const uint8_t* images, int64_t begin, int64_t count, voi
   };
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
-    const void* in = step.in.kind == Place::input
-                         ? static_cast<const void*>(images + begin * step.in.bytes_per_image)
-                         : address(step.in);
+    const void* in =
+        step.in.kind == Place::input ? images + begin * step.in.bytes_per_image : address(step.in);
     run_step(step, prepared_[i], in, address(step.out), count, &workspace->scratch);
   }
 }

@@ -20,7 +20,7 @@ class Session {
   ~Session();
 
   // Any number of threads at the same time.
-  void run(const uint8_t* images, int64_t batch, void* const* outputs) const;
+  void run(const void* images, int64_t batch, void* const* outputs) const;
 
   const char* isa() const { return kernels_.name; }
   int32_t num_threads() const { return num_threads_; }
@@ -29,8 +29,9 @@ class Session {
   struct Call;       // one step of one run
   struct Workspace;  // memory of one run
 
-  void check_arguments(const uint8_t* images, int64_t batch, void* const* outputs) const;
-  void run_chunk(const uint8_t* images, int64_t begin, int64_t count, void* const* outputs,
+  void check_arguments(const void* images, int64_t batch, void* const* outputs) const;
+  void check_bits(const void* images, int64_t batch) const;
+  void run_chunk(const char* images, int64_t begin, int64_t count, void* const* outputs,
                  Workspace* workspace) const;
   void run_step(const Step& step, const AlignedBuffer& prepared, const void* in, void* out, int64_t count,
                 AlignedBuffer* scratch) const;

@@ -65,6 +65,30 @@ void test_inputs() {
   EXPECT_INVALID(binarynet_graph_value_info(f.graph, -1, &info), "no value -1");
 }
 
+void test_bits_inputs() {
+  Fixture f;
+  EXPECT_INVALID(binarynet_graph_add_bits_input(f.graph, 1, 1, 0, &f.value), "[1, 1, 0]", "at least 1");
+  EXPECT_INVALID(binarynet_graph_add_bits_input(nullptr, 1, 1, 1, &f.value), "graph is null");
+  CHECK_OK(binarynet_graph_add_bits_input(f.graph, 1, 2, 65, &f.value));
+  EXPECT_INVALID(f.convolution(0, {1, 1, 1, 1, 0, 0}, 1, 65), "65 weight words", "1 x 1 x 1 x 2 = 2");
+  CHECK_OK(f.convolution(0, {1, 1, 1, 1, 0, 0}, 1, 2));
+  const binarynet_session_options options{nullptr, 1, &f.value, 1};
+  binarynet_session* session = nullptr;
+  CHECK_OK(binarynet_session_create(f.graph, &options, &session));
+  std::vector<uint64_t> images(2 * 2 * 2, 0);
+  int32_t sums[4];
+  void* pointer = sums;
+  CHECK_OK(binarynet_session_run(session, images.data(), 2, &pointer));
+  CHECK(sums[3] == 65, "all taps agree");
+  images[7] = 2;
+  EXPECT_INVALID(binarynet_session_run(session, images.data(), 2, &pointer), "padding bits of image 1",
+                 "lowest 1 bits");
+  CHECK_OK(binarynet_session_run(session, images.data(), 1, &pointer));
+  EXPECT_INVALID(binarynet_session_run(session, reinterpret_cast<char*>(images.data()) + 4, 1, &pointer),
+                 "images (bits) are not aligned to 8 bytes");
+  binarynet_session_free(session);
+}
+
 void test_windows() {
   Fixture f;
   f.input(5, 6, 3);
@@ -249,6 +273,7 @@ void test_instruction_sets() {
 
 void test_api() {
   test_inputs();
+  test_bits_inputs();
   test_windows();
   test_sums_stay_exact();
   test_parameters();

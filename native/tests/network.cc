@@ -65,19 +65,22 @@ std::vector<uint8_t> layout(const Tensor& tensor, int64_t batch) {
   return bytes;
 }
 
-Network::Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels)
+Network::Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels,
+                 binarynet_type type)
     : batch_(batch), random_(random) {
   CHECK_OK(binarynet_graph_create(&graph_));
   Tensor input;
-  input.info = {BINARYNET_U8, h, w, c};
+  input.info = {type, h, w, c};
+  const int32_t white = type == BINARYNET_BITS ? 1 : 255;
   const bool extremes = random->one_in(4);
   for (int64_t i = 0; i < batch * h * w * c; ++i) {
-    int64_t u = extremes ? random->between(0, 1) * 255 : random->between(0, 255);
-    if (pixels == Pixels::white) u = 255;
+    int64_t u = extremes ? random->between(0, 1) * white : random->between(0, white);
+    if (pixels == Pixels::white) u = white;
     input.numbers.push_back(static_cast<int32_t>(u));
   }
   binarynet_value value;
-  CHECK_OK(binarynet_graph_add_input(graph_, h, w, c, &value));
+  const auto add_input = type == BINARYNET_BITS ? binarynet_graph_add_bits_input : binarynet_graph_add_input;
+  CHECK_OK(add_input(graph_, h, w, c, &value));
   add(value, std::move(input), "batch " + std::to_string(batch) + " input");
 }
 

@@ -26,7 +26,8 @@ enum class Pixels { random, white };
 
 class Network {
  public:
-  Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels = Pixels::random);
+  Network(int64_t batch, int64_t h, int64_t w, int64_t c, Random* random, Pixels pixels = Pixels::random,
+          binarynet_type type = BINARYNET_U8);
   ~Network() { binarynet_graph_free(graph_); }
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;

@@ -50,9 +50,12 @@ void test_random_networks(uint64_t seed) {
   for (int64_t round = 0; round < 300; ++round) {
     Random random(seed * 1000 + static_cast<uint64_t>(round));
     const int64_t batch = round % 15 == 0 ? 0 : random.pick(kBatches);
-    Network network(batch, random.between(1, 9), random.between(1, 9), random.pick<int64_t>({1, 3, 5, 64}),
-                    &random);
+    const bool bits = round % 5 == 4;
+    const int64_t channels = bits ? random.pick(kChannels) : random.pick<int64_t>({1, 3, 5, 64});
+    Network network(batch, random.between(1, 9), random.between(1, 9), channels, &random, Pixels::random,
+                    bits ? BINARYNET_BITS : BINARYNET_U8);
     binarynet_value v = 0;
+    if (bits && random.one_in(3)) v = network.max_pool(v, random_window(&random, network.tensor(v).info, 3));
     const int64_t depth = random.between(1, 3);
     for (int64_t layer = 0; layer < depth; ++layer) {
       const binarynet_window window = random_window(&random, network.tensor(v).info, layer == 0 ? 5 : 3);

@@ -34,7 +34,7 @@ from binarynet.graph import (
 from binarynet.layers import BinaryConv2d, BinaryLinear, Sign
 from binarynet.lowering import lower
 from binarynet.models import build
-from random_graphs import INT32_MAX, INT32_MIN, random_graph, random_images, random_words
+from random_graphs import INT32_MAX, INT32_MIN, random_graph, random_inputs, random_threshold, random_words
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Case:
         name: says what is special about it; the seed of weights and images is derived from it.
         make: seed to a torch module, or to a Graph where torch has no such network.
         shape: of one image (rows, columns, channels) or (features,); None: the graph knows.
-        images: seed to uint8 images, where noise is not what is wanted.
+        images: seed to inputs, where noise is not what is wanted.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Case:
     def inputs(self) -> np.ndarray:
         if self.images is not None:
             return self.images(self.seed)
-        return random_images(np.random.default_rng(self.seed), self.batch, self.graph.input.shape)
+        return random_inputs(np.random.default_rng(self.seed), self.batch, self.graph)
 
 
 @functools.lru_cache(maxsize=4)
@@ -187,9 +187,9 @@ def _adversarial():
         nn.Flatten(), BinaryLinear(20, 4)), (5, 5, 3))  # fmt: skip
 
 
-def _one_op(shape, *nodes):
+def _one_op(shape, *nodes, kind="u8"):
     builder = GraphBuilder()
-    last = builder.add(Input("input", shape))
+    last = builder.add(Input("input", shape, kind))
     for node in nodes:
         last = builder.add(node)
     return builder.finish(last)
@@ -252,6 +252,39 @@ def _structures():
         yield Case(f"random graph {i}", lambda seed: random_graph(np.random.default_rng(seed)))
 
 
+def _bits_inputs():
+    """Packed bits as the input of the graph: one layer alone, as it is timed; pooled, flattened, returned."""
+    for c in (1, 63, 64, 65, 130):
+        yield Case(f"bits as the result {c}", lambda _, c=c: _one_op((2, 3, c), kind="bits"))
+        yield Case(
+            f"flattened bits input {c}", lambda _, c=c: _one_op((2, 3, c), Flatten("flat", "input"), kind="bits")
+        )
+        pool = MaxPool("pool", "input", Window((2, 2), (1, 2), (1, 0)))
+        yield Case(f"pooled bits input {c}", lambda _, c=c, pool=pool: _one_op((3, 4, c), pool, kind="bits"))
+    for k, out, batch in ((1, 1, 2), (64, 64, 1), (100, 130, 5), (256, 65, 70), (1024, 256, 17)):
+        yield Case(f"one dense layer {k} to {out}", lambda seed, k=k, o=out: _one_layer((k,), o, seed), batch=batch)
+    for size, c, out in (((1, 1), 64, 3), ((5, 4), 31, 65), ((8, 8), 128, 128), ((4, 9), 200, 70)):
+        yield Case(
+            f"one convolution {size} {c} to {out}",
+            lambda seed, s=size, c=c, o=out: _one_layer((*s, c), o, seed),
+            batch=2,
+        )
+    for i in range(20):
+        yield Case(f"random bits graph {i}", lambda seed: random_graph(np.random.default_rng(seed), kind="bits"))
+
+
+def _one_layer(shape, out, seed):
+    """Bits in, bits out: a dense layer, or a 3x3 convolution with zero padding."""
+    rng = np.random.default_rng(seed)
+    if len(shape) == 1:
+        sums, bound = Dense("sums", "input", random_words(rng, (out,), shape[-1])), shape[-1]
+    else:
+        window = Window((3, 3), (1, 1), (1, 1))
+        sums = Convolution("sums", "input", window, random_words(rng, (out, 3, 3), shape[-1]))
+        bound = 9 * shape[-1]
+    return _one_op(shape, sums, random_threshold(rng, "sign", "sums", out, bound), kind="bits")
+
+
 def _whole():
     yield Case(
         "CIFAR-10 ConvNet",
@@ -262,4 +295,4 @@ def _whole():
     )
 
 
-CASES = [*_dense(), *_convolutions(), *_pools(), *_adversarial(), *_structures(), *_whole()]
+CASES = [*_dense(), *_convolutions(), *_pools(), *_adversarial(), *_structures(), *_bits_inputs(), *_whole()]

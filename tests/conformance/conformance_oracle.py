@@ -25,7 +25,7 @@ def evaluate_slowly(graph, images):
     values = {}
     for node in graph:
         if isinstance(node, Input):
-            values[node.name] = images
+            values[node.name] = open_words(images, node.shape[-1]) if node.kind == "bits" else images
             continue
         x = values[node.source]
         channels = graph.types[node.source].shape[-1]

@@ -234,3 +234,9 @@ def test_another_bit_order_would_be_noticed(monkeypatch):
     monkeypatch.setattr(np, "packbits", lambda bits, **_: pack(bits, bitorder="big"))
     monkeypatch.setattr(np, "unpackbits", lambda data, count=None, **_: unpack(data, count=count, bitorder="big"))
     assert to_bytes(network) != GOLDEN.read_bytes()
+
+
+def test_a_graph_over_packed_bits_has_no_file():
+    graph = Graph((Input("signs", (3,), "bits"),), "signs")
+    with pytest.raises(FileFormatError, match=r"the input 'signs' is packed bits: .*Session"):
+        PackedNetwork(graph)

@@ -111,6 +111,7 @@ def bad_padding(channels):
 WRONG = {
     "empty": ([], "output", "begins with its input"),
     "no input": ([threshold("a", "b", 1)], "a", "begins with its input"),
+    "input of sums": ([Input("x", (3,), "i32")], "x", "'x': an input is u8 or bits, not 'i32'"),
     "two inputs": ([inputs(3), Input("again", (3,))], "again", "'again': a graph has one input, its first node"),
     "unknown output": ([inputs(3)], "x", "the output 'x' is not a value"),
     "unknown source": ([inputs(3), Flatten("f", "nowhere")], "f", "'f': its source 'nowhere' is not an earlier value"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from binarynet.encoding import pack_bits
-from binarynet.errors import GraphError, ShapeError
+from binarynet.errors import GraphError, ShapeError, UsageError
 from binarynet.graph import (
     Affine,
     Convolution,
@@ -128,3 +128,27 @@ def test_wrong_images_are_refused(images, message):
         check_images(image_graph(), images)
     with pytest.raises(ShapeError, match=message):
         evaluate(image_graph(), images)
+
+
+def test_bits_as_the_input():
+    """Rows 101 and 010 stand for (+,-,+) and (-,+,-); weights (+,+,+), (-,+,-)."""
+    nodes = (Input("input", (3,), "bits"), Dense("sums", "input", np.array([[0b111], [0b010]], np.uint64)))
+    values = evaluate(Graph(nodes, "sums"), np.array([[0b101], [0b010]], np.uint64), ["input", "sums"])
+    assert values["sums"].tolist() == [[1, -3], [-1, 3]]
+    assert values["input"].tolist() == [[0b101], [0b010]]
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((1, 2, 2, 65), bool), ShapeError, r"packed bits uint64 \[n, 2, 2, 2\], got bool; .*pack_bits packs"),
+        (np.zeros((1, 2, 2, 16), np.uint8), ShapeError, "got uint8"),
+        (np.zeros((1, 2, 2, 65), np.uint64), ShapeError, r"expected uint64 \[n, 2, 2, 2\], got \[1, 2, 2, 65\]"),
+        (np.full((1, 2, 2, 2), 2, np.uint64), UsageError, "padding bits are not 0: .* only the lowest 1 bits"),
+        (None, ShapeError, "got NoneType"),
+    ],
+)
+def test_wrong_bits_are_refused(images, error, message):
+    graph = Graph((Input("input", (2, 2, 65), "bits"),), "input")
+    with pytest.raises(error, match=message):
+        check_images(graph, images)

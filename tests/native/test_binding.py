@@ -195,3 +195,17 @@ def test_other_threads_go_on_while_a_session_runs() -> None:
         count += 1
     thread.join()
     assert count > 1000
+
+
+def test_bits_as_the_input() -> None:
+    graph = _native.Graph()
+    source = graph.add_bits_input(2, 3, 65)
+    assert graph.value_info(source) == ("bits", 2, 3, 65)
+    session = _native.Session(graph, [dense(graph, source, 3)])
+    bits = np.zeros((4, 2, 3, 2), np.uint64)
+    assert session.run(bits)[0].shape == (4, 2, 3, 3)
+    with refused("INVALID_ARGUMENT", "uint64", "2, 3, 2", "got uint8"):
+        session.run(np.zeros((4, 2, 3, 65), np.uint8))
+    bits[2, 1, 0, 1] = 2
+    with refused("INVALID_ARGUMENT", "padding bits of image 2 are not 0", "lowest 1 bits"):
+        session.run(bits)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from binarynet.errors import ShapeError, UsageError
-from binarynet.graph import Affine, Dense, Graph, Input, evaluate
+from binarynet.graph import Affine, Dense, Graph, GraphBuilder, Input, evaluate
 from binarynet.runtime import Session, engines
-from random_graphs import dense_graph, image_graph, random_images, random_words
+from random_graphs import dense_graph, image_graph, random_images, random_inputs, random_threshold, random_words
 
 ENGINES = [engine.name for engine in engines() if engine.available]
 each_engine = pytest.mark.parametrize("engine", ENGINES)
@@ -214,3 +214,36 @@ def test_parameters_may_be_views():
     images = images_for(graph)
     for engine in ENGINES:
         assert np.array_equal(Session(graph, engine=engine).run(images), evaluate(graph, images)["s"])
+
+
+def bits_graph(k=100, out=70):
+    rng = np.random.default_rng(0)
+    builder = GraphBuilder()
+    builder.add(Input("bits", (k,), "bits"))
+    builder.add(Dense("sums", "bits", random_words(rng, (out,), k)))
+    return builder.finish(builder.add(random_threshold(rng, "sign", "sums", out, k)))
+
+
+@each_engine
+@pytest.mark.parametrize("batch", [0, 1, 9])
+def test_packed_bits_as_the_input(engine, batch):
+    graph = bits_graph()
+    bits = random_inputs(np.random.default_rng(1), batch, graph)
+    session = Session(graph, engine=engine, taps=["bits"])
+    values = session.run_tapped(bits)
+    assert np.array_equal(values["bits"], bits)
+    assert np.array_equal(values["sign"], evaluate(graph, bits)["sign"])
+    assert np.array_equal(session.run(np.repeat(bits, 2, axis=0)[::2]), values["sign"])
+
+
+@each_engine
+def test_wrong_bits_are_refused(engine):
+    session = Session(bits_graph(), engine=engine)
+    bits = random_inputs(np.random.default_rng(1), 3, session.graph)
+    with pytest.raises(ShapeError, match=r"expected packed bits uint64 \[n, 2\], got uint8"):
+        session.run(bits.view(np.uint8))
+    with pytest.raises(ShapeError, match=r"expected uint64 \[n, 2\], got \[3, 1\]"):
+        session.run(bits[:, :1])
+    bits[2, 1] |= np.uint64(1 << 36)
+    with pytest.raises(UsageError, match=r"padding bits .*are not 0: .*only the lowest 36 bits are used"):
+        session.run(bits)

@@ -25,7 +25,8 @@ class PackedNetwork:
         provenance: where the network comes from (recipe, data set, test error ...): JSON values only.
 
     Raises:
-        FileFormatError: class names or an image policy that are not what they should be, or do not fit the graph.
+        FileFormatError: class names or an image policy that are not what they should be, or do not fit the graph; a
+            graph whose input is packed bits, which format version 1 does not know.
     """
 
     graph: Graph
@@ -34,6 +35,12 @@ class PackedNetwork:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        given = self.graph.input
+        if given.kind != "u8":
+            raise FileFormatError(
+                f"the input {given.name!r} is packed bits: a .bnn file holds whole networks, over 8-bit inputs; a part "
+                "of one runs as a graph, with binarynet.runtime.Session(graph)"
+            )
         output = self.graph.output_type
         if self.classes and (output.kind != "f32" or len(output.shape) != 1 or len(self.classes) != output.channels):
             raise FileFormatError(

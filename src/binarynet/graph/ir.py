@@ -88,9 +88,13 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Input(Node):
-    """The network's input: uint8 ``[n, *shape]``."""
+    """The network's input: uint8 ``[n, *shape]``, or packed bits (for a part of a network behind its first sign).
+
+    ``shape`` counts channels or features, not words; ``kind`` is "u8" or "bits".
+    """
 
     shape: tuple[int, ...]
+    kind: Literal["u8", "bits"] = "u8"
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +271,9 @@ def _infer(
         if position != 0:
             raise GraphError(f"{where}: a graph has one input, its first node")
         _check_shape(where, node.shape)
-        return ValueType("u8", node.shape), None
+        if node.kind not in ("u8", "bits"):
+            raise GraphError(f"{where}: an input is u8 or bits, not {node.kind!r}")
+        return ValueType(node.kind, node.shape), None
     if not isinstance(node, Unary):
         raise GraphError(f"{where}: unknown node type {type(node).__name__}")
     source = types[node.source]

@@ -12,8 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.encoding import INPUT_MAX, pack_bits, to_signs, unpack_bits
-from binarynet.errors import GraphError, ShapeError
+from binarynet.encoding import (
+    INPUT_MAX,
+    WORD_BITS,
+    WORD_DTYPE,
+    num_words,
+    pack_bits,
+    padding_is_zero,
+    to_signs,
+    unpack_bits,
+)
+from binarynet.errors import GraphError, ShapeError, UsageError
 from binarynet.graph.ir import (
     Affine,
     Convolution,
@@ -33,17 +42,35 @@ _CHUNK_ELEMENTS = 1 << 24
 
 
 def check_images(graph: Graph, images: Array) -> None:
-    """ShapeError unless ``images`` is uint8 ``[n, *input shape]``."""
-    shape = graph.input.shape
+    """Refuse what is no batch of inputs of the graph: uint8 ``[n, *shape]``, or uint64 ``[n, ..., words(c)]``.
+
+    Raises:
+        ShapeError: wrong dtype or shape.
+        UsageError: padding bits of packed bits that are not 0.
+    """
+    bits = graph.input.kind == "bits"
+    shape = input_array_shape(graph.input)
+    dtype = WORD_DTYPE if bits else np.dtype(np.uint8)
+    expected = f"{dtype} [n, {_join(shape)}]"
     if not isinstance(images, np.ndarray):
-        raise ShapeError(f"images: expected a NumPy array uint8 [n, {_join(shape)}], got {type(images).__name__}")
-    if images.dtype != np.uint8:
+        raise ShapeError(f"images: expected a NumPy array {expected}, got {type(images).__name__}")
+    if images.dtype != dtype:
         raise ShapeError(
-            f"images: expected uint8 values 0..255, got {images.dtype}; map them once to 0..255 "
+            f"images: expected packed bits {expected}, got {images.dtype}; binarynet.encoding.pack_bits packs them"
+            if bits
+            else f"images: expected uint8 values 0..255, got {images.dtype}; map them once to 0..255 "
             "(for x in [0, 1]: np.round(255 * x).astype(np.uint8))"
         )
     if images.ndim != len(shape) + 1 or images.shape[1:] != shape:
-        raise ShapeError(f"images: expected uint8 [n, {_join(shape)}], got [{_join(images.shape)}]")
+        raise ShapeError(f"images: expected {expected}, got [{_join(images.shape)}]")
+    if bits and not padding_is_zero(images, graph.input.shape[-1]):
+        used = graph.input.shape[-1] % WORD_BITS
+        raise UsageError(f"images: padding bits are not 0: of each last word only the lowest {used} bits are used")
+
+
+def input_array_shape(node: Input) -> tuple[int, ...]:
+    """Shape of one image as an array: that of the input, its last axis counted in words where it is packed bits."""
+    return node.shape if node.kind == "u8" else (*node.shape[:-1], num_words(node.shape[-1]))
 
 
 def evaluate(graph: Graph, images: Array, values: Iterable[str] | None = None) -> dict[str, Array]:
@@ -51,7 +78,7 @@ def evaluate(graph: Graph, images: Array, values: Iterable[str] | None = None) -
 
     Args:
         graph: the network.
-        images: uint8 ``[n, *graph.input.shape]``.
+        images: uint8 ``[n, *graph.input.shape]``; for an input of bits, uint64 ``[n, ..., words(channels)]``.
         values: names of the values wanted; default: the graph's output.
 
     Returns:
@@ -74,7 +101,7 @@ def _evaluate_chunk(graph: Graph, images: Array, wanted: list[str]) -> dict[str,
     for i, node in enumerate(graph):
         kind = graph.types[node.name].kind
         if isinstance(node, Input):
-            live[node.name] = images
+            live[node.name] = unpack_bits(images, node.shape[-1]) if node.kind == "bits" else images
         else:
             live[node.name] = _compute(node, live[node.sources[0]], graph.types[node.sources[0]])
         if node.name in wanted:

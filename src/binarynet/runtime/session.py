@@ -88,8 +88,11 @@ class Session:
     def run(self, images: Array) -> Array:
         """The network's result for uint8 ``[n, *input shape]``: usually float32 scores ``[n, classes]``.
 
+        Where the graph's input is packed bits, images are uint64 ``[n, ..., words(channels)]``.
+
         Raises:
             ShapeError: wrong dtype or shape.
+            UsageError: padding bits of packed bits that are not 0.
         """
         return self.run_tapped(images)[self.graph.output]
 
@@ -162,7 +165,7 @@ def _add(native: Any, node: Node, index: dict[str, int]) -> int:
     """Add one node to the native graph; returns its value's index."""
     if isinstance(node, Input):
         h, w, c = node.shape if len(node.shape) == 3 else (1, 1, node.shape[0])
-        return int(native.add_input(h, w, c))
+        return int((native.add_bits_input if node.kind == "bits" else native.add_input)(h, w, c))
     source = index[node.sources[0]]
     if isinstance(node, Convolution):
         window, weights = node.window, _plain(node.weights)
