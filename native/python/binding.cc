@@ -224,4 +224,5 @@ NB_MODULE(_native, m) {
 
   nb::module_ training = m.def_submodule("training");
   add_training(training);
+  add_limits(m);
 }

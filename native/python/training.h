@@ -1,4 +1,5 @@
-// binarynet._native.training: kernels of the training step on arrays that the caller owns.
+// The submodules of binarynet._native: `training`, kernels of the training step on arrays that the caller
+// owns, and `limits`.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -15,6 +16,7 @@ namespace binarynet_python {
 void add_training(nb::module_& m);
 void add_elementwise(nb::module_& m);
 void add_training_convolutions(nb::module_& m);
+void add_limits(nb::module_& m);
 
 // Runs `body` without the GIL; its exceptions become NativeError.
 template <class Body>
