@@ -39,7 +39,7 @@ def test_an_unknown_mix_is_refused(isa, name):
         limits.run_mix(isa, name, 1)
 
 
-@pytest.mark.parametrize("count", [0, 32, 32 * 77])
+@pytest.mark.parametrize("count", [32, 32 * 77])
 def test_reading_reads_everything(count):
     words = aligned(count)
     words[:] = np.random.default_rng(count).integers(0, 1 << 64, count, dtype=np.uint64)
