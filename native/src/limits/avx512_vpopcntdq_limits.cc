@@ -27,7 +27,11 @@ int64_t count_words(int64_t steps) {
   }
   int64_t found = 0;
 #pragma GCC unroll 16
-  for (const __m512i& sum : sums) found += _mm512_reduce_add_epi64(sum);
+  for (const __m512i& sum : sums) {
+    alignas(64) int64_t lanes[8];
+    _mm512_store_si512(lanes, sum);
+    for (const int64_t lane : lanes) found += lane;
+  }
   return found;
 }
 
