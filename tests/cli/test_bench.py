@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from binarynet.analysis import random_convnet, random_mlp
-from binarynet.cli import _benching, _float_network, _peers
+from binarynet.analysis import random_convnet
+from binarynet.cli import _benching
 from binarynet.cli.bench import milliseconds, parse_batches, warn_if_busy
-from binarynet.errors import UsageError, VerificationError
+from binarynet.errors import UsageError
 from binarynet.fileformat import PackedNetwork, write
 from binarynet.graph import Graph
 from binarynet.runtime import REFERENCE, Session, engines
@@ -21,8 +21,8 @@ from binarynet.runtime import REFERENCE, Session, engines
 NATIVE = [engine.name for engine in engines() if engine.available and engine.name != REFERENCE]
 
 needs_peers = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime")),
-    reason="needs torch, onnx and onnxruntime",
+    any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime", "openvino")),
+    reason="needs torch, onnx, onnxruntime and openvino",
 )
 
 
@@ -46,7 +46,8 @@ def test_all_parties_are_in_every_table(run, tmp_path):
     write(path, PackedNetwork(small_convnet()))
     outcome = run("bench", path, "--seconds", 0, "--batch", "1,3")
     assert outcome.code == 0
-    peers = ["torch float32", "torch float32, channels last", "onnxruntime float32", "onnxruntime int8"]
+    peers = ["torch float32", "torch float32, channels last", "torch int8", "onnxruntime float32", "onnxruntime int8"]
+    peers += ["openvino float32", "openvino int8"]
     expected = [*(f"binarynet {name}" for name in NATIVE or [REFERENCE]), *peers]
     assert rows_of(outcome.out) == {"batch 1": expected, "batch 1, cold caches": expected, "batch 3": expected}
     assert "equal the NumPy reference bit for bit" in outcome.out or not NATIVE
@@ -76,12 +77,13 @@ def test_json(run, file):
 
 
 def test_absent_peers_are_named(run, file, monkeypatch):
-    for name in ("torch", "onnx", "onnxruntime"):
+    for name in ("torch", "onnx", "onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, name, None)
     outcome = run("bench", file, "--seconds", 0, "--batch", 2)
     assert outcome.code == 0
     assert "absent: torch, not installed" in outcome.out
     assert "absent: onnxruntime, not installed" in outcome.out
+    assert "absent: openvino, not installed" in outcome.out
     assert rows_of(outcome.out)["batch 2"][0].startswith("binarynet ")
     assert "as fast as" not in outcome.out
 
@@ -107,69 +109,6 @@ def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
     outcome = run("bench", file, "--seconds", 0)
     assert outcome.code == 1
     assert f"{NATIVE[0]} differs from reference in 'scores'" in outcome.error
-
-
-def test_peers_that_disagree_are_refused():
-    def peer(name: str, scores: np.ndarray) -> _float_network.Peer:
-        return _float_network.Peer(name, "library", "float32", lambda: scores)
-
-    scores = np.ones((2, 3), np.float32)
-    _peers.check([peer("a", scores), peer("b", scores + np.float32(1e-4))], 2)
-    with pytest.raises(VerificationError, match="b and a do not compute the same"):
-        _peers.check([peer("a", scores), peer("b", scores + 1)], 2)
-    with pytest.raises(VerificationError, match="not finite"):
-        _peers.check([peer("a", np.full((2, 3), np.nan, np.float32))], 2)
-    with pytest.raises(VerificationError, match="4 images"):
-        _peers.check([peer("a", scores)], 4)
-
-
-@needs_peers
-@pytest.mark.parametrize("graph", [small_convnet(), random_mlp(33, [50, 20], 7)], ids=["convnet", "mlp"])
-def test_peers_equal_a_network_written_in_numpy(graph):
-    """A mistake in window, order or layout that all peers shared would make them another network."""
-    steps = _float_network.float_network(graph)
-    images = _benching.random_images(graph, 6)
-    expected = float_reference(steps, _float_network.float_input(images))
-    with _peers.peers(steps, images, 1) as (found, absent):
-        assert absent == []
-        for peer in found:
-            scores = peer.run()
-            if peer.arithmetic == "float32":
-                np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
-            else:
-                assert np.corrcoef(scores.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
-
-
-def float_reference(steps: list[_float_network.FloatLayer], x: np.ndarray) -> np.ndarray:
-    """Plain NumPy, ``[n, c, h, w]``."""
-    for step in steps:
-        if step.kind == "relu":
-            x = np.maximum(x, 0)
-        elif step.kind == "flatten":
-            x = x.reshape(len(x), -1)
-        elif step.kind == "dense":
-            x = x @ step.weights.T + step.bias
-        else:
-            (kh, kw), (sh, sw), (ph, pw) = step.window.kernel, step.window.stride, step.window.padding
-            fill = 0 if step.kind == "convolution" else -np.inf
-            padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=fill)
-            windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))[:, :, ::sh, ::sw]
-            if step.kind == "convolution":
-                x = np.einsum("nchwij,ocij->nohw", windows, step.weights) + step.bias[:, None, None]
-            else:
-                x = windows.max(axis=(4, 5))
-    return x
-
-
-@needs_peers
-def test_threads_of_torch_are_restored():
-    import torch
-
-    graph = random_mlp(8, [16], 3)
-    before = torch.get_num_threads()
-    with _peers.peers(_float_network.float_network(graph), _benching.random_images(graph, 1), before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
 
 
 def test_the_papers_networks_are_measured_by_default():

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from binarynet import fileformat
 from binarynet.analysis import Party, Spread, Timing, fair_clock, layers, random_convnet, random_mlp, time_interleaved
-from binarynet.cli import _float_network, _peers
-from binarynet.cli._float_network import Peer
-from binarynet.cli._peers import Absence
+from binarynet.cli import _peers
+from binarynet.cli._peers_common import Absence, Peer
 from binarynet.fileformat import PackedNetwork
 from binarynet.runtime import REFERENCE, Session, engines, verify
 
@@ -139,12 +138,11 @@ def measure(
     graph = network.graph
     checked = verify(graph, random_images(graph, NUM_CHECKED), engine_names=usable, num_threads=num_threads)
     checked.require_exact()
-    progress("building the float networks")
-    steps = _float_network.float_network(graph)
     results = []
     for batch in batches:
         images = random_images(graph, batch)
-        with _peers.peers(steps, images, num_threads) as (found, absent):
+        progress("building and checking the other networks")
+        with _peers.network_peers(graph, images, num_threads) as (found, absent):
             ours = [Party(f"binarynet {name}", run) for name, run in _our_calls(graph, images, usable, num_threads)]
             parties = [*ours, *(Party(peer.name, peer.run) for peer in found)]
             for cold in (False, True) if batch == COLD_BATCH else (False,):
@@ -191,7 +189,7 @@ class _CacheEmptier:
 
 def _result(batch: int, cold: bool, timings: list[Timing], num_ours: int, found: list[Peer]) -> BatchResult:
     """Rows with speed-ups over the fastest torch float32 network, or the fastest float32 peer without torch."""
-    floats = [timing for timing, peer in zip(timings[num_ours:], found, strict=True) if peer.arithmetic == "float32"]
+    floats = [timing for timing, peer in zip(timings[num_ours:], found, strict=True) if peer.kind == "float32"]
     candidates = [timing for timing in floats if timing.name.startswith("torch")] or floats
     baseline = min(candidates, key=lambda timing: timing.time_ns.median, default=None)
     rows = tuple(

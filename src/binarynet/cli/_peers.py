@@ -1,68 +1,202 @@
-"""The peers of a benchmark: found, built, checked against one another."""
+"""The peers of a benchmark: found, built, checked.
+
+Each writes its model's files into a folder of its own first, and is then loaded from there: what is timed is what
+another process would load, too (:func:`build`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.cli import _peers_onnxruntime, _peers_torch
-from binarynet.cli._float_network import FloatLayer, Peer, float_input
+from binarynet.cli import _peers_torch
+from binarynet.cli._float_network import ZERO, FloatNetwork, evaluate, float_layer, float_network
+from binarynet.cli._peers_common import Absence, Array, Kind, LayerShape, Loaded, Peer
 from binarynet.errors import UsageError, VerificationError
+from binarynet.graph import Graph
 
-TOLERANCE = 1e-2
-"""Largest difference (relative and absolute) between the scores, of order 1, of two float32 peers."""
+REMEDY = "pip install 'binarynet[bench]'"
+ORDINARY = {
+    "torch": "binarynet.cli._peers_torch",
+    "numpy": "binarynet.cli._peers_numpy",
+    "onnxruntime": "binarynet.cli._peers_onnxruntime",
+    "openvino": "binarynet.cli._peers_openvino",
+}
+"""The libraries that run ordinary networks: name to module."""
 
-
-@dataclass(frozen=True)
-class Absence:
-    """A peer that cannot be shown, and why."""
-
-    name: str
-    why: str
+FLOAT32_TOLERANCE = 1e-3
+"""Largest difference of a float32 peer from float64, relative to the largest magnitude."""
+INT8_TOLERANCE = 0.15
+"""Largest difference of an int8 network's scores from float64, root mean square relative to that of the scores."""
+INT8_STEPS = 1.01
+"""Largest difference of an int8 layer's codes from the exact sums of its own operands, in steps of the codes."""
+NUM_CHECKED = 3
+"""Images of a batch that are compared: the first, the last, one between."""
 
 
 @contextmanager
-def peers(
-    steps: list[FloatLayer], images: npt.NDArray[np.uint8], num_threads: int
+def network_peers(
+    graph: Graph, images: npt.NDArray[np.uint8], num_threads: int
 ) -> Iterator[tuple[list[Peer], list[Absence]]]:
-    """All peers that this machine has, ready to run and checked; those that it has not, with the reason.
+    """Peers for a network that this machine has, ready to run and checked; those that it has not, with the reason.
+
+    Args:
+        graph: the network, a chain of layers.
+        images: uint8 ``[n, *input shape]``: the batch that peers run.
+        num_threads: for each of them.
 
     Raises:
-        VerificationError: two float32 peers disagree, or a peer's scores are not finite or of the wrong shape.
+        VerificationError: a peer does not compute what it should.
     """
-    inputs = float_input(images)
-    found: list[Peer] = []
-    absent: list[Absence] = []
-    with _peers_torch.threads(num_threads):
-        for name, module in (("torch", _peers_torch), ("onnxruntime", _peers_onnxruntime)):
-            try:
-                found += module.build(steps, inputs, num_threads)
-            except ImportError as error:
-                absent.append(Absence(name, f"not installed ({error.name or error})"))
-            except UsageError as error:
-                absent.append(Absence(name, str(error)))
-        check(found, len(images))
+    network = float_network(graph, images)
+    with _open(num_threads) as (folder, found, absent):
+        _add_ordinary(network, num_threads, folder, found, absent)
         yield found, absent
 
 
-def check(found: list[Peer], batch: int) -> None:
-    """VerificationError unless every peer gives finite scores and the float32 ones the same."""
-    first: tuple[str, npt.NDArray[Any]] | None = None
-    for peer in found:
-        scores = peer.run()
-        if scores.ndim < 2 or len(scores) != batch or not np.isfinite(scores).all():
+@contextmanager
+def layer_peers(layer: LayerShape, batch: int, num_threads: int) -> Iterator[tuple[list[Peer], list[Absence]]]:
+    """The same for a single layer, on a random batch (:func:`layer_input`)."""
+    network = float_layer(layer, layer_input(layer, batch))
+    with _open(num_threads) as (folder, found, absent):
+        _add_ordinary(network, num_threads, folder, found, absent)
+        yield found, absent
+
+
+def layer_input(layer: LayerShape, batch: int) -> npt.NDArray[np.integer[Any]]:
+    """The input that the peers of a layer get, always the same: ``[batch, h, w, c]``, uint8 u or int8 +1 / -1."""
+    rng = np.random.default_rng(batch)
+    shape = (batch, layer.in_h, layer.in_w, layer.in_c)
+    if layer.first:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return 2 * rng.integers(0, 2, shape, dtype=np.int8) - 1
+
+
+def build(folder: Path) -> Callable[[], Any]:
+    """Load a peer from its folder (``Peer.folder``) and return its call; for another process, while peers are open."""
+    about = json.loads((folder / "peer.json").read_text())
+    loaded: Loaded = importlib.import_module(about["module"]).load(
+        about["name"], folder / "model", np.load(folder / "inputs.npy"), about["threads"]
+    )
+    return loaded.run
+
+
+@contextmanager
+def _open(num_threads: int) -> Iterator[tuple[Path, list[Peer], list[Absence]]]:
+    with tempfile.TemporaryDirectory(prefix="binarynet-peers-") as folder, threads(num_threads):
+        yield Path(folder), [], []
+
+
+@contextmanager
+def threads(num_threads: int) -> Iterator[None]:
+    """Limit torch's threads, and those of NumPy's BLAS where threadpoolctl is installed, for a while."""
+    with _peers_torch.threads(num_threads):
+        try:
+            import threadpoolctl
+        except ImportError:
+            yield
+            return
+        with threadpoolctl.threadpool_limits(num_threads):
+            yield
+
+
+def _add_ordinary(
+    network: FloatNetwork, num_threads: int, folder: Path, found: list[Peer], absent: list[Absence]
+) -> None:
+    expected = _Expected(network)
+    for library, module_name in ORDINARY.items():
+        module = importlib.import_module(module_name)
+        try:
+            version = module.version()
+        except ImportError as error:
+            absent.append(_absence(library, error))
+            continue
+        for name, kind in module.names(network).items():
+            try:
+                peer = _peer(module, name, kind, version, network, num_threads, folder / str(len(found)), expected)
+            except UsageError as error:
+                absent.append(Absence(name, str(error)))
+            else:
+                peer.check()
+                found.append(peer)
+
+
+def _absence(library: str, error: ImportError) -> Absence:
+    return Absence(library, f"not installed ({error.name or error}): {REMEDY}")
+
+
+def _peer(
+    module: ModuleType,
+    name: str,
+    kind: Kind,
+    version: str,
+    network: Any,
+    num_threads: int,
+    folder: Path,
+    expected: Callable[[str, Kind, Array], None],
+) -> Peer:
+    """Write the files, load them."""
+    model = folder / "model"
+    model.mkdir(parents=True)
+    inputs = module.save(name, network, model)
+    np.save(folder / "inputs.npy", inputs)
+    (folder / "peer.json").write_text(json.dumps({"module": module.__name__, "name": name, "threads": num_threads}))
+    loaded: Loaded = module.load(name, model, inputs, num_threads)
+    return Peer(
+        name,
+        version,
+        kind,
+        loaded.run,
+        lambda: expected(name, kind, loaded.values(loaded.run())),
+        sum(path.stat().st_size for path in model.iterdir()),
+        loaded.details,
+        folder,
+        loaded.layers,
+    )
+
+
+@dataclass
+class _Expected:
+    """What ordinary peers should give for a few images of the batch; called with what one gave, it compares."""
+
+    network: FloatNetwork
+
+    def __post_init__(self) -> None:
+        count = len(self.network.inputs)
+        self.images = sorted({0, count // 2, count - 1})[:NUM_CHECKED]
+        self.exact = evaluate(self.network.steps, self.network.inputs[self.images])
+        self.codes = None
+        if self.network.is_layer:
+            sums = evaluate(self.network.steps, self.network.quantized_inputs[self.images])
+            self.sums = sums
+            step = self.network.activation_step
+            self.codes = step * (np.clip(sums / step + ZERO, 0, 255) - ZERO)
+
+    def __call__(self, name: str, kind: Kind, values: Array) -> None:
+        if values.shape != (len(self.network.inputs), *self.exact.shape[1:]) or not np.isfinite(values).all():
             raise VerificationError(
-                f"{peer.name}: expected finite scores for {batch} images, got {list(scores.shape)}, "
-                f"{np.count_nonzero(~np.isfinite(scores))} of them not finite"
+                f"{name}: expected finite values {[len(self.network.inputs), *self.exact.shape[1:]]}, got "
+                f"{list(values.shape)}, {np.count_nonzero(~np.isfinite(values))} of them not finite"
             )
-        if first is None:
-            first = peer.name, scores
-        if scores.shape != first[1].shape or (
-            peer.arithmetic == "float32" and not np.allclose(first[1], scores, rtol=TOLERANCE, atol=TOLERANCE)
-        ):
-            raise VerificationError(f"{peer.name} and {first[0]} do not compute the same network")
+        given = values[self.images].astype(np.float64)
+        if kind == "float32":
+            error, limit = np.abs(given - self.exact).max() / np.abs(self.exact).max(), FLOAT32_TOLERANCE
+        elif self.codes is None:
+            difference = np.sqrt(np.mean((given - self.exact) ** 2))
+            error, limit = difference / np.sqrt(np.mean(self.exact**2)), INT8_TOLERANCE
+        elif np.array_equal(given, self.sums):
+            return
+        else:
+            error, limit = np.abs(given - self.codes).max() / self.network.activation_step, INT8_STEPS
+        if error > limit:
+            raise VerificationError(f"{name}: differs from the same network in float64 by {error:.3g}, over {limit}")

@@ -1,0 +1,110 @@
+"""OpenVINO as a peer: float32 and int8, from the same ONNX networks that onnxruntime gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from binarynet.cli import _onnx_network
+from binarynet.cli._float_network import ZERO, FloatNetwork
+from binarynet.cli._peers_common import Array, Kind, Loaded
+
+if TYPE_CHECKING:
+    import openvino
+
+FLOAT, INT8 = "openvino float32", "openvino int8"
+
+
+def version() -> str:
+    import onnx  # noqa: F401  (both are needed; the error names the one that is missing)
+    import openvino
+
+    return f"openvino {openvino.__version__.split('-')[0]}"
+
+
+def names(network: FloatNetwork) -> dict[str, Kind]:
+    """The peers that this library has for a network."""
+    return {FLOAT: "float32", INT8: "int8"}
+
+
+def save(name: str, network: FloatNetwork, folder: Path) -> Array:
+    """Write the model's files; returns the peer's input, as 8-bit codes for int8.
+
+    Raises:
+        UsageError: the network is larger than an ONNX file can be.
+    """
+    import openvino
+
+    path = folder / "model.onnx"
+    if name == FLOAT:
+        _onnx_network.save_float32(network, path)
+    else:
+        _onnx_network.save_int8(network, path)
+    model = openvino.Core().read_model(path)
+    if name == INT8 and network.is_layer:
+        model.set_rt_info(repr(network.activation_step), "codes")
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    path.unlink()
+    return network.inputs if name == FLOAT else network.codes
+
+
+def load(name: str, folder: Path, inputs: Array, num_threads: int) -> Loaded:
+    core, model = read(folder)
+    scale = float(model.get_rt_info("codes").astype(str)) if model.has_rt_info("codes") else None
+    compiled = compile_model(core, model, num_threads, len(inputs))
+    run = caller(compiled, inputs)
+
+    def values(result: Array) -> Array:
+        return result if scale is None else scale * (result.astype(np.float64) - ZERO)
+
+    return Loaded(run, values, kernels(compiled, ("Convolution", "FullyConnected", "MatMul")))
+
+
+def read(folder: Path) -> tuple[openvino.Core, openvino.Model]:
+    """The model in a folder, and what compiles it."""
+    import openvino
+
+    core = openvino.Core()
+    return core, core.read_model(folder / "model.xml")
+
+
+def compile_model(core: openvino.Core, model: openvino.Model, num_threads: int, batch: int) -> openvino.CompiledModel:
+    """For the CPU: float32 stays float32 (the default is bfloat16 where the processor has it), one call at a time."""
+    return core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": num_threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        },
+    )
+
+
+def caller(compiled: openvino.CompiledModel, inputs: Array) -> Any:
+    """A call that gives its result as an array which the next call overwrites; input and output are not copied."""
+    import openvino
+
+    request = compiled.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(inputs, shared_memory=True))
+    result: Array = request.get_output_tensor().data
+
+    def run() -> Array:
+        request.infer()
+        return result
+
+    return run
+
+
+def kernels(compiled: openvino.CompiledModel, types: tuple[str, ...]) -> str:
+    """The kernels that it uses for certain types of layers, such as ``Convolution brgconv_avx512_f32``."""
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        layer = info["layerType"].astype(str)
+        if layer in types:
+            found.append(f"{layer} {info['primitiveType'].astype(str)}")
+    return ", ".join(dict.fromkeys(found))

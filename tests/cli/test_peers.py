@@ -1,0 +1,209 @@
+"""The peers of a benchmark compute what they should, are refused where they do not, and are named where absent."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from binarynet.analysis import random_convnet, random_mlp
+from binarynet.cli import _float_network, _peers
+from binarynet.cli._peers_common import LayerShape
+from binarynet.errors import VerificationError
+from binarynet.graph import Graph
+
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
+needs_all = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime", "openvino")),
+    reason="needs torch, onnx, onnxruntime and openvino",
+)
+
+
+def small_convnet() -> Graph:
+    return random_convnet((12, 10, 3), [[24, 16], [32]], [40], classes=5)
+
+
+def images_for(graph: Graph, count: int) -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 256, (count, *graph.input.shape), dtype=np.uint8)
+
+
+def layer(size: int, in_c: int, out_c: int, *, kernel: int = 3, stride: int = 1, first: bool = False) -> LayerShape:
+    rng = np.random.default_rng(3)
+    return LayerShape(
+        size,
+        size,
+        in_c,
+        (kernel, kernel),
+        (stride, stride),
+        (kernel // 2, kernel // 2),
+        first,
+        2 * rng.integers(0, 2, (out_c, kernel, kernel, in_c), dtype=np.int8) - 1,
+        rng.integers(-9, 10, out_c, dtype=np.int32),
+        rng.random(out_c) < 0.3,
+    )
+
+
+NETWORKS = {"convnet": small_convnet, "mlp": lambda: random_mlp(33, [50, 20], 7)}
+
+
+@needs_all
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_peers_run_a_network_and_give_its_scores(name):
+    graph = NETWORKS[name]()
+    images = images_for(graph, 6)
+    network = _float_network.float_network(graph, images)
+    expected = float_reference(network.steps, network.inputs)
+    with _peers.network_peers(graph, images, 1) as (found, absent):
+        assert absent == []
+        names = [peer.name for peer in found]
+        assert set(names) >= {"torch float32", "torch int8", "onnxruntime int8", "openvino float32", "openvino int8"}
+        assert ("torch float32, channels last" in names) == (name == "convnet")
+        for peer in found:
+            assert peer.file_bytes > 0
+            scores = np.asarray(peer.run())
+            if peer.kind == "float32":
+                np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+            elif peer.kind == "int8":
+                assert np.corrcoef(scores.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
+
+
+def float_reference(steps, x: np.ndarray) -> np.ndarray:
+    """Written another way than the evaluator that peers are checked against; ``[n, c, h, w]``."""
+    for step in steps:
+        if step.kind == "relu":
+            x = np.maximum(x, 0)
+        elif step.kind == "flatten":
+            x = x.reshape(len(x), -1)
+        elif step.kind == "dense":
+            x = x @ step.weights.T + step.bias
+        else:
+            (kh, kw), (sh, sw), (ph, pw) = step.window.kernel, step.window.stride, step.window.padding
+            fill = 0 if step.kind == "convolution" else -np.inf
+            padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=fill)
+            windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(2, 3))[:, :, ::sh, ::sw]
+            if step.kind == "convolution":
+                x = np.einsum("nchwij,ocij->nohw", windows, step.weights) + step.bias[:, None, None]
+            else:
+                x = windows.max(axis=(4, 5))
+    return x
+
+
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_the_evaluator_is_the_network(make):
+    graph = make()
+    network = _float_network.float_network(graph, images_for(graph, 2))
+    expected = float_reference(network.steps, network.inputs.astype(np.float64))
+    np.testing.assert_allclose(_float_network.evaluate(network.steps, network.inputs), expected, rtol=1e-9)
+
+
+LAYERS = {
+    "convolution": layer(9, 16, 24),
+    "stride": layer(9, 5, 8, stride=2),
+    "first convolution": layer(8, 3, 24, first=True),
+    "dense": layer(1, 70, 24, kernel=1),
+    "first dense": layer(1, 70, 24, kernel=1, first=True),
+}
+
+
+@needs_all
+@pytest.mark.parametrize("shape", LAYERS.values(), ids=LAYERS)
+def test_all_peers_run_a_layer(shape):
+    with _peers.layer_peers(shape, 5, 1) as (found, absent):
+        assert absent == []
+        names = {peer.name for peer in found}
+        assert names >= {"torch float32", "torch int8", "onnxruntime float32", "onnxruntime int8", "openvino int8"}
+        assert ("numpy float32" in names) == ("onnxruntime int8, int32 sums" in names) == shape.is_dense
+        for peer in found:
+            if peer.library.startswith("openvino"):
+                assert "Convolution " in peer.details or "FullyConnected " in peer.details
+
+
+@needs_torch
+def test_other_weights_are_noticed(monkeypatch):
+    """Every kind of peer, a network and a layer: one weight in thirty has the wrong sign."""
+    from binarynet.cli import _peers_torch
+
+    right = _peers_torch.save
+
+    def wrong(name, network, folder):
+        if name != broken:
+            return right(name, network, folder)
+        steps = []
+        for step in network.steps:
+            if step.weights is not None:
+                weights = step.weights.copy()
+                weights.reshape(-1)[::30] *= -1
+                step = replace(step, weights=weights)
+            steps.append(step)
+        return right(name, replace(network, steps=tuple(steps)), folder)
+
+    monkeypatch.setattr(_peers_torch, "save", wrong)
+    graph = random_mlp(33, [50, 20], 7)
+    for broken in ("torch float32", "torch int8"):
+        with (
+            pytest.raises(VerificationError, match=f"{broken}: differs"),
+            _peers.network_peers(graph, images_for(graph, 6), 1),
+        ):
+            pass
+    for broken in ("torch float32", "torch int8", "torch int8, int32 sums"):
+        with (
+            pytest.raises(VerificationError, match=f"{broken}: differs"),
+            _peers.layer_peers(LAYERS["dense"], 5, 1),
+        ):
+            pass
+
+
+@needs_torch
+def test_results_that_are_not_numbers_are_noticed(monkeypatch):
+    from binarynet.cli import _peers_torch
+
+    right = _peers_torch.load
+
+    def wrong(name, folder, inputs, num_threads):
+        return replace(right(name, folder, inputs, num_threads), values=lambda scores: scores.numpy() * np.nan)
+
+    monkeypatch.setattr(_peers_torch, "load", wrong)
+    graph = random_mlp(8, [16], 3)
+    with (
+        pytest.raises(VerificationError, match="6 of them not finite"),
+        _peers.network_peers(graph, images_for(graph, 2), 1),
+    ):
+        pass
+
+
+def test_absent_libraries_are_named_with_the_remedy(monkeypatch):
+    for name in ("torch", "onnx", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
+    graph = random_mlp(8, [16], 3)
+    with _peers.network_peers(graph, images_for(graph, 1), 1) as (found, absent):
+        assert found == []
+    assert [absence.name for absence in absent] == ["torch", "onnxruntime", "openvino"]
+    assert all("not installed" in absence.why and "binarynet[bench]" in absence.why for absence in absent)
+
+
+@needs_all
+def test_another_process_loads_a_peer_alone():
+    with _peers.layer_peers(LAYERS["dense"], 5, 1) as (found, _):
+        for peer in found:
+            if peer.library.startswith("torch"):
+                continue
+            program = (
+                "import sys; from pathlib import Path; from binarynet.cli import _peers\n"
+                "_peers.build(Path(sys.argv[1]))(); assert 'torch' not in sys.modules"
+            )
+            subprocess.run([sys.executable, "-c", program, str(peer.folder)], check=True, timeout=60)
+
+
+@needs_torch
+def test_threads_of_torch_are_restored():
+    import torch
+
+    graph = random_mlp(8, [16], 3)
+    before = torch.get_num_threads()
+    with _peers.network_peers(graph, images_for(graph, 1), before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
