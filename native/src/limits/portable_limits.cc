@@ -14,12 +14,13 @@ int64_t count_bytes(int64_t steps) {
   const Words k0f = {0x0f0f0f0f0f0f0f0f, 0x0f0f0f0f0f0f0f0f};
   alignas(64) uint64_t weights[8];
   for (uint64_t& word : weights) word = ~uint64_t{0};
+  alignas(16) uint64_t activations[2] = {0, 0};
   const uint64_t* operand = weights;
+  const uint64_t* other = activations;
   Words sums[4] = {};
   for (int64_t step = 0; step < steps; ++step) {
-    asm volatile("" : "+r"(operand) : : "memory");  // the compiler does not know what it reads
-    Words activation = {};
-    asm volatile("" : "+m"(activation));
+    asm volatile("" : "+r"(operand), "+r"(other) : : "memory");  // the compiler does not know what it reads
+    const Words activation = *reinterpret_cast<const Words*>(other);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       Words x = *reinterpret_cast<const Words*>(operand + 2 * i) ^ activation;

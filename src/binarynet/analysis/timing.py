@@ -29,11 +29,13 @@ class Party:
         name: its name in the results.
         run: one call.
         before: done before every timed call, itself not timed (to empty caches, for instance).
+        share: how long its turns are, relative to the others'.
     """
 
     name: str
     run: Callable[[], object]
     before: Callable[[], object] | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,11 @@ class Timing:
 
     def speedup_over(self, other: Timing) -> Spread:
         """How many times faster than ``other``: the ratio within each round, so that both saw the same conditions."""
-        return Spread.of([theirs / ours for theirs, ours in zip(other.rounds_ns, self.rounds_ns, strict=True)])
+        return self.compared(other, lambda ours, theirs: theirs / ours)
+
+    def compared(self, other: Timing, figure: Callable[[float, float], float]) -> Spread:
+        """A figure of both parties' times in nanoseconds (ours first), found within each round."""
+        return Spread.of([figure(ours, theirs) for ours, theirs in zip(self.rounds_ns, other.rounds_ns, strict=True)])
 
 
 def time_interleaved(
@@ -90,7 +96,7 @@ def time_interleaved(
         return []
     costs = [_cost_ns(party, budget_clock) for party in parties]
     num_rounds = int(min(max(seconds * 1e9 / (2 * sum(costs)), MIN_ROUNDS), MAX_ROUNDS))
-    turn_ns = seconds * 1e9 / (num_rounds * len(parties))
+    unit_ns = seconds * 1e9 / (num_rounds * sum(party.share for party in parties))
     medians: list[list[float]] = [[] for _ in parties]
     calls = [0] * len(parties)
     with _no_garbage_collection():
@@ -99,7 +105,7 @@ def time_interleaved(
                 if progress is not None:
                     progress(party.name)
                 repeats = 1 if party.before is not None else max(1, round(MIN_SAMPLE_NS / costs[i]))
-                samples = _turn(party, repeats, turn_ns, clock, budget_clock)
+                samples = _turn(party, repeats, unit_ns * party.share, clock, budget_clock)
                 medians[i].append(statistics.median(samples))
                 calls[i] += len(samples) * repeats
     return [Timing(party.name, tuple(medians[i]), calls[i]) for i, party in enumerate(parties)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import binarynet
-from binarynet.cli.bench import bench
+from binarynet.cli import bench
 from binarynet.cli.datasets import datasets
 from binarynet.cli.evaluate import evaluate
 from binarynet.cli.info import info
@@ -64,6 +64,6 @@ app.command(options_metavar="[OPTIONS] [RUN]")(_carry_interrupt(verify))
 app.command()(_carry_interrupt(predict))
 app.command()(_carry_interrupt(inspect))
 app.command()(_carry_interrupt(reproduce))
-app.command()(_carry_interrupt(bench))
+app.add_typer(bench.group(_carry_interrupt), name="bench")
 app.command()(_carry_interrupt(datasets))
 app.command()(_carry_interrupt(info))

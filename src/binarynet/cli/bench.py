@@ -3,139 +3,247 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
+from typer.core import TyperGroup
 
-from binarynet.cli._console import plain_table, print_json, say, stderr, stdout
+from binarynet.cli._console import print_json, say, stderr, stdout
 from binarynet.cli._options import Json
 from binarynet.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from binarynet.analysis import Spread
-    from binarynet.cli._benching import BatchResult, NetworkResult
-    from binarynet.cli._training_bench import TrainingResult
+    from binarynet.cli._benching.measuring import Comparison
+    from binarynet.cli._benching.single import SingleLayer
+    from binarynet.cli._benching.suites import SuiteResult
 
 MAX_BATCH = 65536
+DEFAULT = "model"
+"""What `bench` does when it is not told."""
 
-_NOTES = (
-    "All take turns in one run; the first calls of a turn are not timed. time: {clock} of a call, median over the "
-    "rounds; range: fastest and slowest round; faster: median of the ratios within each round. binarynet gets 8-bit "
-    "images, and the call from Python is included; the others get float32 input ready made, and run the same layers "
-    "with real weights and ReLU. cold caches: emptied before each call."
-)
-
-_TRAINING_NOTES = (
-    "One step is forward pass, cost, backward pass, update and clipping, on a batch that is there already. All take "
-    "turns in one run; the first steps of a turn are not timed. time: {clock} of a step, median over the rounds; "
-    "range: fastest and slowest round; faster: median of the ratios within each round. straightforward: the same step "
-    "in plain torch (sign as an autograd.Function, Adam(fused=True), clamp_), its cost compared with ours first."
-)
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that every party may use.")]
+Seconds = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="S",
+        help="About how long to measure for each table; longer where three rounds of every party take longer.",
+    ),
+]
+Batch = Annotated[str | None, typer.Option(metavar="N,...", help="Images per call.")]
 
 
-def bench(
+class BenchGroup(TyperGroup):
+    """`bench [MODEL.bnn]` is `bench model [MODEL.bnn]`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_command(args, tuple(self.commands)))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[COMMAND | MODEL.bnn] [OPTIONS]"]
+
+
+def with_command(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
+    """What was typed after `bench`, its command named.
+
+    Raises:
+        UsageError: the first word is neither a command nor a file.
+    """
+    rest = list(arguments)
+    if "--training" in rest and not set(rest) & set(commands):
+        rest.remove("--training")
+        return ["training", *rest]
+    first = rest[0] if rest else ""
+    if first in ("-h", "--help") or first in commands:
+        return rest
+    if first and not first.startswith("-") and not Path(first).suffix and not Path(first).exists():
+        raise UsageError(f"bench {first}: neither a file nor one of {', '.join(commands)}")
+    return [DEFAULT, *rest]
+
+
+def model(
     model: Annotated[
         Path | None,
         typer.Argument(metavar="[MODEL.bnn]", help="A packed network; default: the paper's, with random weights."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that every party may use.")] = 1,
+    threads: Threads = 1,
     batch: Annotated[
         str | None,
-        typer.Option(metavar="N,...", help="Images per call; default: 1,256 (the paper's ConvNet: 1)."),
+        typer.Option(metavar="N,...", help="Images per call; default: 1,256, with convolutions 1,64."),
     ] = None,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="S",
-            help="About how long to measure for each table; longer where three rounds of every party take longer, as "
-            "with --training.",
-        ),
-    ] = 3.0,
-    training: Annotated[
-        bool, typer.Option("--training", help="Time the training step of the paper's networks instead.")
-    ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compiled", help="With --training: torch.compile as well (compiling takes minutes).")
+    seconds: Seconds = 3.0,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Peak memory of a process for each party as well (a second or two for each)."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure the speed on this machine, side by side with torch and onnxruntime where they are installed."""
+    """Whole networks, from 8-bit images to scores (this is what `bench` and `bench MODEL.bnn` do)."""
     batches = parse_batches(batch) if batch is not None else None
-    if training:
-        if model is not None:
-            raise UsageError(f"--training times the paper's networks, not a packed one; leave out {model}")
-        _bench_training(batches, threads, seconds, compiled, json)
-        return
-    if compiled:
-        raise UsageError("--compiled belongs to --training")
     if model is not None:
         from binarynet.cli._networks import require_file
 
         require_file(model)
-    from binarynet.analysis import fair_clock
-    from binarynet.cli import _benching
-    from binarynet.cli.info import collect
+    from binarynet.cli._benching import document, networks, text
+    from binarynet.cli._benching import memory as memory_of
+    from binarynet.cli._benching.measuring import shown
 
-    machine = collect() | {"load": load()}
-    warn_if_busy(machine, threads)
-    networks = _benching.paper_networks() if model is None else [_benching.network_of_file(model)]
-    results: list[NetworkResult] = []
+    if memory:
+        memory_of.require_support()
+    machine = conditions(threads)
+    found = networks.paper_networks() if model is None else [networks.network_of_file(model)]
+    results = []
     console, notes = stdout(), stderr()
-    for position, network in enumerate(networks):
-        with _benching.shown(notes, notes.is_terminal) as progress:
-            result = _benching.measure(network, batches or network.batches, threads, seconds, progress)
+    for position, network in enumerate(found):
+        with shown(notes, notes.is_terminal) as progress:
+            result = networks.measure(network, batches or network.batches, threads, seconds, memory, progress)
         results.append(result)
         if not json:
             if position == 0:
-                _print_machine(console, machine, result, threads)
-            _print_network(console, result)
+                text.print_parties(console, machine, result, threads)
+            text.print_network(console, result)
     if json:
-        print_json(to_dict(machine, results, threads, seconds))
+        print_json(document.of_networks(document.conditions("model", machine, threads, seconds), results))
     else:
-        console.print()
-        console.print(Text(_NOTES.format(clock=fair_clock(threads)[1]), style="dim"), width=min(console.width, 100))
+        text.print_notes(console, "model", clock_name(threads))
 
 
-def _bench_training(batches: tuple[int, ...] | None, threads: int, seconds: float, compiled: bool, json: bool) -> None:
+def gemm(
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Square products, N x N x N; default: 512,1024,4096 (none with --shapes)."),
+    ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(metavar="MxNxK,...", help="Other products: M rows, N columns, dot products of length K."),
+    ] = None,
+    threads: Threads = 1,
+    seconds: Seconds = 3.0,
+    json: Json = False,
+) -> None:
+    """Products of +1 / -1 matrices, bits in, bits or int32 out."""
+    from binarynet.cli._benching import suites
+
+    wanted = suites.parse_shapes(shapes) if shapes is not None else []
+    if sizes is not None:
+        wanted = suites.parse_sizes(sizes) + wanted
+    elif not wanted:
+        wanted = [(size, size, size) for size in suites.GEMM_SIZES]
+    _run_suite("gemm", list(suites.gemm_layers(wanted)), suites.measure_gemm, threads, seconds, json)
+
+
+def layers(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL.bnn]", help="A packed network; default: the paper's, with random weights."),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="WORD,...", help="Only layers whose name or shape has one of these words in it."),
+    ] = None,
+    threads: Threads = 1,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images per call.")] = 1,
+    seconds: Seconds = 3.0,
+    json: Json = False,
+) -> None:
+    """Every layer of a network alone, with warm and with cold weights."""
+    if model is not None:
+        from binarynet.cli._networks import require_file
+
+        require_file(model)
+    from binarynet.cli._benching import suites
+
+    if model is None:
+        found = list(suites.paper_layers(batch))
+    else:
+        from binarynet import fileformat
+
+        found = list(suites.network_layers(fileformat.read(model).graph, batch))
+    _run_suite("layers", suites.selected(found, only), suites.measure_layers, threads, seconds, json)
+
+
+def training(
+    threads: Threads = 1,
+    batch: Annotated[
+        str | None, typer.Option(metavar="N,...", help="Images per step; default: 100, the ConvNet 50.")
+    ] = None,
+    seconds: Seconds = 3.0,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="torch.compile as well (compiling takes minutes).")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The training step of the paper's networks, beside the same step in plain torch."""
+    batches = parse_batches(batch) if batch is not None else None
     from binarynet.cli.train import wait_politely
 
     wait_politely()
-    from binarynet.analysis import fair_clock
-    from binarynet.cli import _training_bench
-    from binarynet.cli._benching import shown
-    from binarynet.cli.info import collect
+    from binarynet.cli._benching import document, text
+    from binarynet.cli._benching import training as training_step
+    from binarynet.cli._benching.measuring import shown
 
-    machine = collect() | {"load": load()}
-    warn_if_busy(machine, threads)
+    machine = conditions(threads)
     console, notes = stdout(), stderr()
-    results: list[TrainingResult] = []
+    results = []
     if not json:
-        _print_processor(console, machine, threads)
-        console.print(Text(f"binarynet {machine['version']}, torch {machine['libraries']['torch']}"), soft_wrap=True)
-    for network in _training_bench.paper_networks():
+        text.print_processor(console, machine, threads)
+        console.print(f"binarynet {machine['version']}, torch {machine['libraries']['torch']}", soft_wrap=True)
+    for network in training_step.paper_networks():
         with shown(notes, notes.is_terminal) as progress:
-            result = _training_bench.measure(network, batches or network.batches, threads, seconds, compiled, progress)
+            result = training_step.measure(network, batches or network.batches, threads, seconds, compiled, progress)
         results.append(result)
         if not json:
-            console.print()
-            console.print(Text(f"{network.name}, {result.weights:,} binary weights", style="bold"), soft_wrap=True)
-            for batch in result.batches:
-                console.print()
-                _print_batch(console, batch)
+            text.print_training(console, result)
     if json:
-        print_json(training_to_dict(machine, results, threads, seconds))
+        print_json(document.of_training(document.conditions("training", machine, threads, seconds), results))
     else:
-        console.print()
-        console.print(
-            Text(_TRAINING_NOTES.format(clock=fair_clock(threads)[1]), style="dim"), width=min(console.width, 100)
-        )
+        text.print_notes(console, "training", clock_name(threads))
+
+
+def group(wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.Typer:
+    """The commands below `bench`, each ``wrapped``."""
+    app = typer.Typer(
+        cls=BenchGroup,
+        help="Measure the speed on this machine, side by side with what is installed (torch, onnxruntime, "
+        "openvino).\n\n`bench` alone measures the paper's networks, `bench MODEL.bnn` a packed one: see "
+        "`bench model --help`.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for command in (model, layers, gemm, training):
+        app.command()(wrapped(command))
+    return app
+
+
+def _run_suite(
+    suite: str,
+    found: list[SingleLayer],
+    measure: Callable[..., SuiteResult],
+    threads: int,
+    seconds: float,
+    json: bool,
+) -> None:
+    """Tables appear as they are done; the summary, and who took part, at the end."""
+    from binarynet.cli._benching import document, text
+    from binarynet.cli._benching.measuring import shown
+
+    machine = conditions(threads)
+    console, notes = stdout(), stderr()
+
+    def show(comparison: Comparison) -> None:
+        if not json:
+            text.print_comparison(console, comparison)
+            console.print()
+
+    with shown(notes, notes.is_terminal) as progress:
+        result = measure(found, threads, seconds, progress, show)
+    if json:
+        print_json(document.of_suite(document.conditions(suite, machine, threads, seconds), result))
+        return
+    text.print_parties(console, machine, result, threads)
+    text.print_summary(console, result.tables)
+    text.print_notes(console, suite, clock_name(threads))
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -155,6 +263,22 @@ def parse_batches(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(batches))
 
 
+def conditions(threads: int) -> dict[str, Any]:
+    """The machine and how busy it is; warns where that spoils what is measured."""
+    from binarynet.cli.info import collect
+
+    machine = collect() | {"load": load()}
+    warn_if_busy(machine, threads)
+    return machine
+
+
+def clock_name(threads: int) -> str:
+    """What calls are timed by."""
+    from binarynet.analysis import fair_clock
+
+    return fair_clock(threads)[1]
+
+
 def load() -> float | None:
     """Programs that wanted a processor during the last minute, on average; None where the system does not tell."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
@@ -171,154 +295,3 @@ def warn_if_busy(machine: dict[str, Any], threads: int) -> None:
             f"this machine is busy (load {busy} on {machine['cores']} cores): with {threads} threads neither times nor "
             "ratios can be trusted; wait until it is idle, or use --threads 1, which is timed by the processor",
         )
-
-
-def to_dict(machine: dict[str, Any], results: list[NetworkResult], threads: int, seconds: float) -> dict[str, Any]:
-    """Everything that was measured, as plain JSON values; times in milliseconds."""
-    return {
-        **_conditions(machine, threads, seconds),
-        "absent": [asdict(absence) for absence in results[0].absent],
-        "networks": [
-            {
-                "name": result.network.name,
-                "weights": result.network.num_weights,
-                "packed_bytes": result.network.packed_bytes,
-                "float32_bytes": result.network.float32_bytes,
-                "equal_to_reference": list(result.checked),
-                "batches": [_batch_dict(batch) for batch in result.batches],
-            }
-            for result in results
-        ],
-    }
-
-
-def training_to_dict(
-    machine: dict[str, Any], results: list[TrainingResult], threads: int, seconds: float
-) -> dict[str, Any]:
-    """Everything that `--training` measured, as plain JSON values; times in milliseconds."""
-    return {
-        **_conditions(machine, threads, seconds),
-        "networks": [
-            {
-                "name": result.network.name,
-                "weights": result.weights,
-                "batches": [_batch_dict(batch) for batch in result.batches],
-            }
-            for result in results
-        ],
-    }
-
-
-def _conditions(machine: dict[str, Any], threads: int, seconds: float) -> dict[str, Any]:
-    from binarynet.analysis import fair_clock
-
-    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines")
-    return {
-        "machine": {key: machine[key] for key in keys if key in machine},
-        "threads": threads,
-        "clock": fair_clock(threads)[1],
-        "seconds": seconds,
-    }
-
-
-def _batch_dict(result: BatchResult) -> dict[str, Any]:
-    return {
-        "batch": result.batch,
-        "cold_caches": result.cold,
-        "baseline": result.baseline,
-        "rows": [
-            {
-                "name": row.name,
-                "ms": {key: value / 1e6 for key, value in asdict(row.timing.time_ns).items()},
-                "images_per_second": result.batch * 1e9 / row.timing.time_ns.median,
-                "speedup": asdict(row.speedup) if row.speedup is not None else None,
-                "calls": row.timing.num_calls,
-                "rounds_ms": [value / 1e6 for value in row.timing.rounds_ns],
-            }
-            for row in result.rows
-        ],
-    }
-
-
-def _print_processor(console: Console, machine: dict[str, Any], threads: int) -> None:
-    plural = "" if threads == 1 else "s"
-    console.print(
-        Text(f"{machine['processor']}, {machine['cores']} cores; {threads} thread{plural} for everyone"), soft_wrap=True
-    )
-
-
-def _print_machine(console: Console, machine: dict[str, Any], result: NetworkResult, threads: int) -> None:
-    _print_processor(console, machine, threads)
-    libraries = (f"binarynet {machine['version']}", *result.libraries, machine["python"])
-    console.print(Text(", ".join(libraries)), soft_wrap=True)
-    absences = [(absence.name, absence.why) for absence in result.absent]
-    absences += [(f"engine {engine['name']}", engine["why_not"]) for engine in machine["engines"] if engine["why_not"]]
-    for name, why in absences:
-        console.print(Text(f"absent: {name}, {why}", style="yellow"), soft_wrap=True)
-
-
-def _print_network(console: Console, result: NetworkResult) -> None:
-    network = result.network
-    console.print()
-    console.print(Text(network.name, style="bold"), soft_wrap=True)
-    smaller = network.float32_bytes / network.packed_bytes
-    console.print(
-        f"  {network.packed_bytes:,} bytes packed, {network.float32_bytes:,} bytes in float32: "
-        f"[bold]{smaller:.1f}x smaller[/]",
-        soft_wrap=True,
-    )
-    if result.checked:
-        console.print(
-            f"  checked: {_and(result.checked)} equal the NumPy reference bit for bit",
-            soft_wrap=True,
-        )
-    for batch in result.batches:
-        console.print()
-        _print_batch(console, batch)
-
-
-def _print_batch(console: Console, result: BatchResult) -> None:
-    table = plain_table(
-        f"batch {result.batch}{', cold caches' if result.cold else ''}",
-        "time, ms",
-        "range",
-        "images/s",
-        "faster",
-        right=("time, ms", "range", "images/s", "faster"),
-    )
-    for row in result.rows:
-        time = row.timing.time_ns
-        table.add_row(
-            Text(row.name, style="bold" if row is result.best else ""),
-            milliseconds(time.median),
-            f"{milliseconds(time.low)} - {milliseconds(time.high)}",
-            f"{result.batch * 1e9 / time.median:,.0f}",
-            _faster(row.speedup, row.name == result.baseline),
-        )
-    console.print(table)
-    best = result.best
-    if best.speedup is not None:
-        console.print(
-            f"[bold green]{best.speedup.median:.1f}x[/] as fast as {result.baseline} "
-            f"({best.speedup.low:.1f} to {best.speedup.high:.1f} over {result.num_rounds} rounds)",
-            soft_wrap=True,
-        )
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _faster(speedup: Spread | None, is_baseline: bool) -> str:
-    if speedup is None:
-        return ""
-    return "1" if is_baseline else f"{speedup.median:.2f}" if speedup.median < 10 else f"{speedup.median:.1f}"
-
-
-def milliseconds(nanoseconds: float) -> str:
-    """With about three significant digits: 0.0123, 0.123, 1.23, 12.3, 123."""
-    value = nanoseconds / 1e6
-    for limit, digits in ((0.1, 4), (1, 3), (10, 2), (100, 1)):
-        if value < limit:
-            return f"{value:.{digits}f}"
-    return f"{value:,.0f}"

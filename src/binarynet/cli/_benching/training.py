@@ -1,4 +1,4 @@
-"""The measuring behind `binarynet bench --training`: one training step of the paper's networks, ours and others'."""
+"""`binarynet bench training`: one training step of the paper's networks, ours and others'."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from binarynet import models, optim
 from binarynet.analysis import Party, fair_clock, time_interleaved
-from binarynet.cli import _straightforward
-from binarynet.cli._benching import BatchResult, Row
+from binarynet.cli._benching import straightforward
+from binarynet.cli._benching.measuring import Comparison, Ratio, Row, Task
 from binarynet.cli._peers_torch import threads
 from binarynet.errors import VerificationError
 from binarynet.training import memory
@@ -43,7 +43,7 @@ class TrainingResult:
 
     network: TrainingNetwork
     weights: int
-    batches: tuple[BatchResult, ...]
+    batches: tuple[Comparison, ...]
 
 
 def paper_networks() -> list[TrainingNetwork]:
@@ -99,10 +99,17 @@ def measure(
             )
             baseline = next(timing for timing in timings if timing.name == BASELINE)
             rows = tuple(
-                Row(timing.name, timing.name.startswith("binarynet"), timing, timing.speedup_over(baseline))
+                Row(
+                    timing.name,
+                    "packed" if timing.name.startswith("binarynet") else "float32",
+                    timing,
+                    timing.speedup_over(baseline),
+                )
                 for timing in timings
             )
-            results.append(BatchResult(batch, cold=False, rows=rows, baseline=BASELINE))
+            ratio = Ratio("straightforward", BASELINE, timings[0].speedup_over(baseline))
+            task = Task(f"batch {batch}", batch, macs=0, read_bytes=0)
+            results.append(Comparison(task, rows, BASELINE, (ratio,)))
     return TrainingResult(network, weights, tuple(results))
 
 
@@ -117,13 +124,13 @@ def _tell(progress: Callable[[str], None], batch: int, name: str) -> None:
 
 def _steps(ours: nn.Module, images: Tensor, labels: Tensor, compiled: bool) -> dict[str, Callable[[], Tensor]]:
     """Party to its training step, which returns the cost. All binary ones start from the same weights."""
-    plain, real = _straightforward.binary(ours), _straightforward.real(ours)
+    plain, real = straightforward.binary(ours), straightforward.real(ours)
     parties: dict[str, tuple[Callable[[Tensor], Tensor], torch.optim.Optimizer]] = {
         "binarynet": (ours, optim.adam(ours, LEARNING_RATE, glorot=False)),
         BASELINE: (plain, _plain_adam(plain)),
     }
     if compiled:
-        compilable = _straightforward.binary(ours, compilable=True)
+        compilable = straightforward.binary(ours, compilable=True)
         parties[COMPILED] = torch.compile(compilable), _plain_adam(compilable)
     parties["torch, real weights and ReLU"] = real, _plain_adam(real, clip=False)
     return {
@@ -135,7 +142,7 @@ def _steps(ours: nn.Module, images: Tensor, labels: Tensor, compiled: bool) -> d
 def _plain_adam(network: nn.Sequential, clip: bool = True) -> torch.optim.Adam:
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE, fused=True)
     if clip:
-        weights = _straightforward.latent_weights(network)
+        weights = straightforward.latent_weights(network)
         optimizer.register_step_post_hook(lambda *_: optim.clip_latent_weights(weights))
     return optimizer
 

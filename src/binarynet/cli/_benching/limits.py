@@ -1,0 +1,171 @@
+"""What the machine can do at most, measured in the same rounds as the parties: clock, instruction mixes, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from binarynet.analysis import Party, Spread, Timing
+
+if TYPE_CHECKING:
+    from binarynet.cli._benching.measuring import Cooling, Task
+
+ADDITIONS = 1 << 18
+"""Of the chain that measures the clock."""
+MIX_NS = 200_000
+"""About how long one run of an instruction mix takes."""
+PROBE_SHARE = 0.1
+"""Length of a probe's turn, relative to a party's."""
+READ_BYTES = 1 << 22
+"""Warm memory is read until it makes up so many bytes: a call takes time, too."""
+_READ_WORDS = 32
+"""The native side reads multiples of so many words."""
+
+
+@dataclass(frozen=True)
+class PortLimit:
+    """An engine's inner instructions without anything around them: what its kernels cannot pass."""
+
+    engine: str
+    mix: str
+    macs_per_cycle: Spread
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The machine during one comparison.
+
+    Attributes:
+        clock_ghz: cycles per nanosecond, by a chain of dependent additions.
+        ports: one per engine that has a mix for the task; empty where the task has no such limit.
+        read_bytes: what a call has to read at least, and
+        read_bytes_per_cycle: how fast as many bytes are read by nothing but loads, warm or cold as the task is.
+    """
+
+    clock_ghz: Spread
+    ports: tuple[PortLimit, ...]
+    read_bytes: int
+    read_bytes_per_cycle: Spread
+
+
+@dataclass(frozen=True)
+class _Mix:
+    engine: str
+    name: str
+    macs: int
+    """Of one run."""
+    run: Callable[[], object]
+
+
+class Probes:
+    """Parties that measure the machine, to be timed with the others; afterwards, what they found.
+
+    Args:
+        task: what the others compute.
+        engines: ours, whose instruction mixes are wanted.
+        cooling: what comes before calls with cold weights; None for warm ones.
+
+    Raises:
+        ImportError: the native extension cannot be loaded.
+    """
+
+    def __init__(self, task: Task, engines: Sequence[str], cooling: Cooling | None) -> None:
+        from binarynet import _native
+
+        native = _native.limits
+        found = [_mix(engine, task.columns) for engine in engines] if task.columns is not None else []
+        self._mixes = [mix for mix in found if mix is not None]
+        memory = _aligned_words(task.read_bytes)
+        self._bytes = task.read_bytes
+        self._times = 1 if cooling is not None else max(1, READ_BYTES // memory.nbytes)
+        other = _aligned_words(1)
+        before = cooling.before(lambda: native.read(other, 1)) if cooling is not None else None
+        self._read_bytes = memory.nbytes * self._times
+        self.parties = [
+            Party("clock", lambda: native.count_cycles(ADDITIONS), share=PROBE_SHARE),
+            Party("reading", lambda: native.read(memory, self._times), before, PROBE_SHARE),
+            *(Party(f"{mix.engine}: {mix.name}", mix.run, share=PROBE_SHARE) for mix in self._mixes),
+        ]
+
+    def found(self, timings: Sequence[Timing]) -> Measured:
+        """What the probes' own timings (in their order) say."""
+        clock, reading, *mixes = timings
+        return Measured(clock, reading, self._read_bytes, self._bytes, tuple(zip(self._mixes, mixes, strict=True)))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The probes' timings, and what they make of a party's."""
+
+    clock: Timing
+    reading: Timing
+    reading_bytes: int
+    task_bytes: int
+    mixes: tuple[tuple[_Mix, Timing], ...]
+
+    def limits(self) -> Limits:
+        return Limits(
+            Spread.of([ADDITIONS / ns for ns in self.clock.rounds_ns]),
+            tuple(PortLimit(mix.engine, mix.name, self.per_cycle(timing, mix.macs)) for mix, timing in self.mixes),
+            self.task_bytes,
+            self.per_cycle(self.reading, self.reading_bytes),
+        )
+
+    def per_cycle(self, timing: Timing, amount: float) -> Spread:
+        """An amount of work of each call, per cycle of the clock in the same round."""
+        return timing.compared(self.clock, lambda ns, clock_ns: amount / ns * clock_ns / ADDITIONS)
+
+    def share_of_ports(self, timing: Timing, engine: str, macs: int) -> Spread | None:
+        """An engine's speed over that of its mix; None where it has none."""
+        for mix, alone in self.mixes:
+            if mix.engine == engine:
+                return timing.compared(alone, lambda ns, mix_ns, mix=mix: macs / ns * mix_ns / mix.macs)  # type: ignore[misc]
+        return None
+
+    def share_of_reading(self, timing: Timing) -> Spread:
+        """The time to do nothing but read what the task has to read, over a party's."""
+        part = self.task_bytes / self.reading_bytes
+        return timing.compared(self.reading, lambda ns, reading_ns: part * reading_ns / ns)
+
+
+def _mix(engine: str, columns: int) -> _Mix | None:
+    """The fastest mix of an engine for so many output columns."""
+    from binarynet import _native
+
+    fitting = [(name, macs) for isa, name, least, macs in _native.limits.mixes() if isa == engine and least <= columns]
+    if not fitting:
+        return None
+    best, steps, macs_of_step = None, 0, 0
+    speed = 0.0
+    for name, macs in fitting:
+        ns_of_step = _ns_of_step(engine, name)
+        if macs / ns_of_step > speed:
+            speed, best, steps, macs_of_step = macs / ns_of_step, name, max(1, round(MIX_NS / ns_of_step)), macs
+    assert best is not None
+    return _Mix(engine, best, steps * macs_of_step, lambda: _native.limits.run_mix(engine, best, steps))
+
+
+def _ns_of_step(engine: str, name: str) -> float:
+    from binarynet import _native
+
+    steps = 1000
+    while True:
+        start = time.perf_counter_ns()
+        _native.limits.run_mix(engine, name, steps)
+        taken = time.perf_counter_ns() - start
+        if taken > MIX_NS / 2:
+            return taken / steps
+        steps *= 4
+
+
+def _aligned_words(num_bytes: int) -> npt.NDArray[np.uint64]:
+    """At least so much memory, as the native side wants it to be; written, so that it is there."""
+    words = max(1, -(-num_bytes // (8 * _READ_WORDS))) * _READ_WORDS
+    memory = np.ones(words + 8, np.uint64)
+    first = -memory.ctypes.data % 64 // 8
+    return memory[first : first + words]

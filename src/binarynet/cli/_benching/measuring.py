@@ -1,0 +1,260 @@
+"""The instrument: parties in turns, the machine's limits beside them, ratios within a round."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from binarynet.analysis import Party, Spread, Timing, fair_clock, time_interleaved
+from binarynet.cli._benching.limits import Limits, Measured, Probes
+
+COLD_BYTES = 128 << 20
+"""Memory that is written through to empty the caches."""
+
+Arithmetic = Literal["packed", "float32", "int8", "binary"]
+"""packed: ours. binary: another library's, with the same binary weights."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table: what every party computes in a call.
+
+    Attributes:
+        name: what it is.
+        batch: images (or rows) per call.
+        macs: multiply-accumulates per call; 0 where the task is more than products (training).
+        read_bytes: packed weights, input and output of a call: what memory has to carry at least.
+        columns: output pixels (or rows) of a call, if all of it is the inner loop of one kernel for packed bits; None
+            where there are several layers, or 8-bit ones, so that no one limit of instructions holds.
+        cold: weights and operands are in no cache when a call begins.
+    """
+
+    name: str
+    batch: int
+    macs: int
+    read_bytes: int
+    columns: int | None = None
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A party of a comparison; ``engine`` is the name of one of ours, "" for a peer.
+
+    ``file_bytes`` and ``peak_bytes``: size of its file, and the most memory of a process that only loads and runs it.
+    ``layers``: how many times one ``run`` does the task; times are divided by it. ``again`` loads the same once more,
+    elsewhere in memory, and returns its call.
+    """
+
+    name: str
+    arithmetic: Arithmetic
+    run: Callable[[], Any]
+    again: Callable[[], Callable[[], Any]]
+    engine: str = ""
+    file_bytes: int | None = None
+    peak_bytes: int | None = None
+    layers: int = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One party's result.
+
+    Attributes:
+        name, arithmetic, engine, file_bytes, peak_bytes: the contender's.
+        timing: its times.
+        speedup: over the baseline's; None where there is none.
+        macs_per_cycle: by the clock of the same rounds; None without probes.
+        port_share: of its engine's own instructions alone; None for peers, and where the task has no such limit.
+        read_share: of the speed of reading the packed operands; ours only.
+    """
+
+    name: str
+    arithmetic: Arithmetic
+    timing: Timing
+    speedup: Spread | None
+    engine: str = ""
+    macs_per_cycle: Spread | None = None
+    port_share: Spread | None = None
+    read_share: Spread | None = None
+    file_bytes: int | None = None
+    peak_bytes: int | None = None
+
+    @property
+    def ours(self) -> bool:
+        return self.arithmetic == "packed"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster our fastest row is than the fastest of a kind; ``kind`` says which kind."""
+
+    kind: str
+    name: str
+    spread: Spread
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All parties at one task.
+
+    Attributes:
+        task: what was computed.
+        rows: one per party, in the order in which they are shown.
+        baseline: name of the row that speed-ups refer to: torch's fastest float32, else the fastest float32; None
+            where there is no float32.
+        ratios: our fastest row over the best of every kind that there is.
+        limits: of the machine in the same rounds; None where they were not measured.
+    """
+
+    task: Task
+    rows: tuple[Row, ...]
+    baseline: str | None
+    ratios: tuple[Ratio, ...] = ()
+    limits: Limits | None = None
+
+    @property
+    def num_rounds(self) -> int:
+        return len(self.rows[0].timing.rounds_ns)
+
+    @property
+    def best(self) -> Row:
+        """Our fastest row."""
+        return min((row for row in self.rows if row.ours), key=_median)
+
+
+def _median(row: Row) -> float:
+    return row.timing.time_ns.median
+
+
+class Cooling:
+    """What comes before a call whose weights are to be cold: the caches are emptied, then a twin of the call is run.
+
+    The twin has its own weights and operands, so it brings back nothing but what is no matter of weights: the code of
+    library, interpreter and system. Without it, a small layer's time would be little else.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._memory = np.zeros(COLD_BYTES, dtype=np.uint8)
+        self._clock = clock
+
+    def before(self, twin: Callable[[], Any]) -> Callable[[], None]:
+        """To be called before every call."""
+
+        def cool() -> None:
+            self._memory += 1
+            twin()
+            self._clock()
+
+        return cool
+
+
+def compare(
+    task: Task,
+    contenders: Sequence[Contender],
+    num_threads: int,
+    seconds: float,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Time all contenders in turns. With one thread, the machine's limits are measured in the same rounds."""
+    clock = fair_clock(num_threads)[0]
+    cooling = Cooling(clock) if task.cold else None
+    engines = list(dict.fromkeys(contender.engine for contender in contenders if contender.engine))
+    probes = _probes(task, engines, cooling) if num_threads == 1 else None
+    parties = [
+        Party(contender.name, contender.run, cooling.before(contender.again()) if cooling is not None else None)
+        for contender in contenders
+    ]
+    timings = time_interleaved(
+        [*parties, *(probes.parties if probes is not None else ())],
+        seconds,
+        clock=clock,
+        progress=functools.partial(_tell, progress, describe(task)),
+    )
+    own = [
+        replace(timing, rounds_ns=tuple(ns / contender.layers for ns in timing.rounds_ns))
+        for contender, timing in zip(contenders, timings, strict=False)
+    ]
+    measured = probes.found(timings[len(contenders) :]) if probes is not None else None
+    baseline = _baseline(contenders, own)
+    rows = tuple(
+        _row(task, contender, timing, baseline, measured) for contender, timing in zip(contenders, own, strict=True)
+    )
+    return Comparison(
+        task,
+        rows,
+        baseline.name if baseline is not None else None,
+        _ratios(rows),
+        measured.limits() if measured is not None else None,
+    )
+
+
+def describe(task: Task) -> str:
+    """The heading of a task's table."""
+    return f"{task.name}{', cold weights' if task.cold else ''}"
+
+
+def _probes(task: Task, engines: list[str], cooling: Cooling | None) -> Probes | None:
+    try:
+        return Probes(task, engines, cooling)
+    except ImportError:  # no native extension: the reference is timed alone
+        return None
+
+
+def _tell(progress: Callable[[str], None], what: str, name: str) -> None:
+    progress(f"{what}: {name}")
+
+
+def _baseline(contenders: Sequence[Contender], timings: Sequence[Timing]) -> Timing | None:
+    floats = [
+        timing for contender, timing in zip(contenders, timings, strict=True) if contender.arithmetic == "float32"
+    ]
+    candidates = [timing for timing in floats if timing.name.startswith("torch")] or floats
+    return min(candidates, key=lambda timing: timing.time_ns.median, default=None)
+
+
+def _row(task: Task, contender: Contender, timing: Timing, baseline: Timing | None, measured: Measured | None) -> Row:
+    ours = contender.arithmetic == "packed"
+    return Row(
+        contender.name,
+        contender.arithmetic,
+        timing,
+        timing.speedup_over(baseline) if baseline is not None else None,
+        contender.engine,
+        measured.per_cycle(timing, task.macs) if measured is not None else None,
+        measured.share_of_ports(timing, contender.engine, task.macs) if measured is not None and ours else None,
+        measured.share_of_reading(timing) if measured is not None and ours else None,
+        contender.file_bytes,
+        contender.peak_bytes,
+    )
+
+
+def _ratios(rows: Sequence[Row]) -> tuple[Ratio, ...]:
+    best = min((row for row in rows if row.ours), key=_median)
+    kinds: dict[str, list[Row]] = {
+        "torch float32": [row for row in rows if row.arithmetic == "float32" and row.name.startswith("torch")],
+        "best float32": [row for row in rows if row.arithmetic == "float32"],
+        "best int8": [row for row in rows if row.arithmetic == "int8"],
+        "best binary": [row for row in rows if row.arithmetic == "binary"],
+    }
+    found = []
+    for kind, members in kinds.items():
+        if members:
+            fastest = min(members, key=_median)
+            found.append(Ratio(kind, fastest.name, best.timing.speedup_over(fastest.timing)))
+    return tuple(found)
+
+
+@contextmanager
+def shown(console: Any, enabled: bool) -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what is being done now."""
+    if not enabled:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(text)

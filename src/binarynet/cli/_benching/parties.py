@@ -1,0 +1,138 @@
+"""Who takes part in a comparison: our engines, and the peers that this machine has, all of them checked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from binarynet import fileformat
+from binarynet.cli import _peers
+from binarynet.cli._benching import memory as memory_of
+from binarynet.cli._benching.measuring import Contender
+from binarynet.runtime import REFERENCE, Session, engines
+
+if TYPE_CHECKING:
+    from binarynet.cli._benching.single import Output, SingleLayer
+    from binarynet.cli._peers_common import Absence, Peer
+    from binarynet.fileformat import PackedNetwork
+    from binarynet.graph import Graph
+
+
+@dataclass(frozen=True)
+class Parties:
+    """What is compared, with what it is made of, and who is absent."""
+
+    contenders: tuple[Contender, ...]
+    libraries: tuple[str, ...]
+    absent: tuple[Absence, ...]
+
+
+def usable_engines() -> list[str]:
+    """All engines that can be used here, best first, the reference last."""
+    return [engine.name for engine in engines() if engine.available]
+
+
+def timed_engines() -> list[str]:
+    """Every native engine, best first; the reference only where there is no other."""
+    return [name for name in usable_engines() if name != REFERENCE] or [REFERENCE]
+
+
+@contextmanager
+def network_contenders(
+    packed: PackedNetwork,
+    images: npt.NDArray[np.uint8],
+    num_threads: int,
+    memory: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Parties]:
+    """Whole networks; ours were verified by the caller.
+
+    Args:
+        packed: the network.
+        images: uint8 ``[n, *input shape]``, what everybody computes (peers in their own form).
+        num_threads: of every party.
+        memory: measure the peak memory of a process for each party (seconds for each).
+        progress: told what is being done.
+
+    Raises:
+        VerificationError: a peer does not compute what it should.
+    """
+    size = len(fileformat.to_bytes(packed))
+    ours = [
+        replace(_engine(f"binarynet {name}", packed.graph, name, images, num_threads), file_bytes=size)
+        for name in timed_engines()
+    ]
+    with _peers.network_peers(packed.graph, images, num_threads) as (found, absent):
+        contenders = [*ours, *map(_peer, found)]
+        if memory:
+            contenders = _with_memory(contenders, found, packed, images, num_threads, progress)
+        yield _parties(contenders, found, absent)
+
+
+@contextmanager
+def layer_contenders(layer: SingleLayer, outputs: Sequence[Output], num_threads: int) -> Iterator[Parties]:
+    """One layer alone, our engines once for every kind of output.
+
+    Raises:
+        VerificationError: one of ours differs from the reference; a peer does not compute what it should.
+    """
+    ours = []
+    results: list[tuple[str, Output, npt.NDArray[Any]]] = []
+    for output in outputs:
+        graph = layer.graph(output)
+        for name in timed_engines():
+            shown = f"binarynet {name}" if len(outputs) == 1 else f"binarynet {name}, {output} out"
+            ours.append(_engine(shown, graph, name, layer.packed_inputs, num_threads))
+            results.append((shown, output, ours[-1].run()))
+    layer.check(results)
+    del results
+    with _peers.layer_peers(layer.shape, layer.batch, num_threads) as (found, absent):
+        yield _parties([*ours, *map(_peer, found)], found, absent)
+
+
+def _engine(name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Contender:
+    def load() -> Callable[[], Any]:
+        return functools.partial(Session(graph, engine=engine, num_threads=num_threads).run, images.copy())
+
+    return Contender(name, "packed", load(), load, engine)
+
+
+def _peer(peer: Peer) -> Contender:
+    return Contender(
+        peer.name,
+        peer.kind,
+        peer.run,
+        functools.partial(_peers.build, peer.folder),
+        file_bytes=peer.file_bytes,
+        layers=peer.layers,
+    )
+
+
+def _parties(contenders: Sequence[Contender], found: Sequence[Peer], absent: Sequence[Absence]) -> Parties:
+    return Parties(tuple(contenders), tuple(dict.fromkeys(peer.library for peer in found)), tuple(absent))
+
+
+def _with_memory(
+    contenders: Sequence[Contender],
+    found: Sequence[Peer],
+    packed: PackedNetwork,
+    images: npt.NDArray[np.uint8],
+    num_threads: int,
+    progress: Callable[[str], None],
+) -> list[Contender]:
+    """The same with the memory that a process of their own takes."""
+    folders = {peer.name: peer.folder for peer in found}
+    measured: list[Contender] = []
+    with memory_of.Packed(packed, images, num_threads) as own:
+        for contender in contenders:
+            progress(f"batch {len(images)}: memory of {contender.name}")
+            engine = contender.engine
+            peak = own.peak_bytes(engine) if engine else memory_of.peak_bytes_of_peer(folders[contender.name])
+            measured.append(replace(contender, peak_bytes=peak))
+    return measured
