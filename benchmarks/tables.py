@@ -14,9 +14,67 @@ BEGIN, END = "<!-- tables: made by benchmarks/tables.py -->", "<!-- end of table
 
 
 def tables(document: dict[str, Any]) -> str:
-    """Markdown: one table per network and batch size."""
+    """Markdown: one table per network and batch size, or per layer or product."""
+    return _suite(document) if "tables" in document else _networks(document)
+
+
+def _suite(document: dict[str, Any]) -> str:
+    """Our engines first, over the best of the others; then everybody."""
+    found = document["tables"]
+    kinds = list(dict.fromkeys(ratio["over"] for table in found for row in _ours(table) for ratio in row["ratios"]))
+    lines = [
+        f"### {document['suite']}{_threads(document)}",
+        "",
+        "| times faster than | engine | ms | MAC/cycle | of ports | of reading |"
+        + "".join(f" {kind} |" for kind in kinds),
+        "|---|---|--:|--:|--:|--:|" + "--:|" * len(kinds),
+        *(_summary(table, row, kinds) for table in found for row in _ours(table)),
+        "",
+    ]
+    for table in found:
+        lines += [*_table(_name(table), table), ""]
+    return "\n".join(lines)
+
+
+def _name(table: dict[str, Any]) -> str:
+    return table["name"] + (", cold weights" if table["cold_caches"] else "")
+
+
+def _ours(table: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in table["rows"] if row["arithmetic"] == "packed"]
+
+
+def _summary(table: dict[str, Any], row: dict[str, Any], kinds: list[str]) -> str:
+    ratios = {
+        ratio["over"]: f"{ratio['median']:.1f} ({ratio['low']:.1f} - {ratio['high']:.1f})" for ratio in row["ratios"]
+    }
+    cells = [
+        _name(table),
+        row["name"].removeprefix("binarynet "),
+        f"{row['ms']['median']:.3g}",
+        *_limits(row),
+        *(ratios.get(kind, "") for kind in kinds),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _limits(row: dict[str, Any]) -> list[str]:
+    """MAC/cycle and the shares of the machine's limits; empty where there is none."""
+    speed, ports, reading = (row.get(key) for key in ("macs_per_cycle", "share_of_ports", "share_of_reading"))
+    return [
+        f"{speed['median']:.3g}" if speed else "",
+        f"{100 * ports['median']:.0f} %" if ports else "",
+        f"{100 * reading['median']:.0f} %" if reading else "",
+    ]
+
+
+def _threads(document: dict[str, Any]) -> str:
+    return "" if document["threads"] == 1 else f", {document['threads']} threads"
+
+
+def _networks(document: dict[str, Any]) -> str:
     lines = []
-    threads = "" if document["threads"] == 1 else f", {document['threads']} threads"
+    threads = _threads(document)
     for network in document["networks"]:
         lines += [f"### {network['name']}{threads}", ""]
         if "packed_bytes" in network:  # not of training steps
@@ -27,14 +85,59 @@ def tables(document: dict[str, Any]) -> str:
                 "",
             ]
         for batch in network["batches"]:
-            cold = ", cold caches" if batch["cold_caches"] else ""
-            lines += [
-                f"| batch {batch['batch']}{cold} | ms | range | images/s | times faster | range |",
-                "|---|--:|--:|--:|--:|--:|",
-                *(_row(row) for row in batch["rows"]),
-                "",
-            ]
+            cold = f", cold {_what_is_cold(batch)}" if batch["cold_caches"] else ""
+            lines += [*_table(f"batch {batch['batch']}{cold}", batch), ""]
     return "\n".join(lines)
+
+
+def _what_is_cold(batch: dict[str, Any]) -> str:
+    """Documents without limits are from before the code was kept warm."""
+    return "weights" if "limits" in batch else "caches"
+
+
+def _table(heading: str, table: dict[str, Any]) -> list[str]:
+    rows = table["rows"]
+    if "macs" not in table or not table["macs"]:
+        return [
+            f"| {heading} | ms | range | images/s | times faster | range |",
+            "|---|--:|--:|--:|--:|--:|",
+            *(_row(row) for row in rows),
+        ]
+    sizes = any(row["peak_bytes"] for row in rows)
+    lines = [
+        f"| {heading} | ms | range | images/s | GMAC/s | MAC/cycle | of ports | of reading |"
+        + (" file, MB | peak, MB |" if sizes else "")
+        + " times faster | range |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|" + ("--:|--:|" if sizes else "") + "--:|--:|",
+    ]
+    for row in rows:
+        time, speedup = row["ms"], row["speedup"]
+        cells = [
+            row["name"],
+            f"{time['median']:.3g}",
+            f"{time['low']:.3g} - {time['high']:.3g}",
+            f"{row['images_per_second']:,.0f}",
+            f"{row['gmacs_per_second']:.3g}",
+            *_limits(row),
+            *([_megabytes(row["file_bytes"]), _megabytes(row["peak_bytes"])] if sizes else []),
+            *([f"{speedup['median']:.1f}", f"{speedup['low']:.1f} - {speedup['high']:.1f}"] if speedup else ["", ""]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if "limits" in table:
+        lines += ["", _limits_line(table["limits"])]
+    return lines
+
+
+def _megabytes(size: int | None) -> str:
+    return f"{size / 1e6:.3g}" if size else ""
+
+
+def _limits_line(limits: dict[str, Any]) -> str:
+    ports = "".join(f"; {port['engine']} {port['macs_per_cycle']['median']:.0f} MAC/cycle" for port in limits["ports"])
+    return (
+        f"Limits: {limits['clock_ghz']['median']:.2f} GHz{ports}; {limits['read_bytes'] / 1e6:.3g} MB read at "
+        f"{limits['read_bytes_per_cycle']['median']:.1f} bytes/cycle."
+    )
 
 
 def _row(row: dict[str, Any]) -> str:

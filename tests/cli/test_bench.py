@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import re
 import sys
 
 import numpy as np
 import pytest
+from bench_output import NATIVE, OURS, needs_native, needs_peers, rows_of
 
 from binarynet.analysis import random_convnet
-from binarynet.cli import _benching
-from binarynet.cli.bench import milliseconds, parse_batches, warn_if_busy
+from binarynet.cli._benching import networks
+from binarynet.cli._benching.text import milliseconds
+from binarynet.cli.bench import parse_batches, warn_if_busy, with_command
 from binarynet.errors import UsageError
 from binarynet.fileformat import PackedNetwork, write
 from binarynet.graph import Graph
-from binarynet.runtime import REFERENCE, Session, engines
-
-NATIVE = [engine.name for engine in engines() if engine.available and engine.name != REFERENCE]
-
-needs_peers = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("torch", "onnx", "onnxruntime", "openvino")),
-    reason="needs torch, onnx, onnxruntime and openvino",
-)
+from binarynet.runtime import Session
 
 
 def small_convnet() -> Graph:
     return random_convnet((12, 10, 3), [[24, 16], [32]], [40], classes=5)
-
-
-def rows_of(out: str) -> dict[str, list[str]]:
-    """Heading of each table to the names of its rows."""
-    tables: dict[str, list[str]] = {}
-    for block in out.split("\n\n"):
-        lines = block.splitlines()
-        if re.match(r"batch \d+", lines[0]):
-            tables[re.split(r"  +", lines[0])[0]] = [re.split(r"  +", line)[0] for line in lines[1:-1]]
-    return tables
 
 
 @needs_peers
@@ -48,10 +31,17 @@ def test_all_parties_are_in_every_table(run, tmp_path):
     assert outcome.code == 0
     peers = ["torch float32", "torch float32, channels last", "torch int8", "onnxruntime float32", "onnxruntime int8"]
     peers += ["openvino float32", "openvino int8"]
-    expected = [*(f"binarynet {name}" for name in NATIVE or [REFERENCE]), *peers]
-    assert rows_of(outcome.out) == {"batch 1": expected, "batch 1, cold caches": expected, "batch 3": expected}
+    expected = [*(f"binarynet {name}" for name in OURS), *peers]
+    assert rows_of(outcome.out) == {"batch 1": expected, "batch 1, cold weights": expected, "batch 3": expected}
     assert "equal the NumPy reference bit for bit" in outcome.out or not NATIVE
     assert f"{path.stat().st_size:,} bytes packed" in outcome.out
+
+
+def test_the_reference_alone_has_no_limits_of_instructions(run, file):
+    outcome = run("bench", file, "--seconds", 0, "--batch", 2, "--engine", "reference")
+    assert outcome.code == 0, outcome.err
+    assert rows_of(outcome.out)["batch 2"][0] == "binarynet reference"
+    assert "checked:" not in outcome.out
 
 
 @needs_peers
@@ -70,10 +60,36 @@ def test_json(run, file):
     assert (batch["batch"], batch["baseline"]) == (2, "torch float32")
     rows = {row["name"]: row for row in batch["rows"]}
     assert rows["torch float32"]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
+    assert {row["arithmetic"] for row in rows.values()} >= {"packed", "float32", "int8"}
+    assert batch["macs"] == 2 * network["weights"]
     for row in rows.values():
         assert row["ms"]["low"] <= row["ms"]["median"] <= row["ms"]["high"]
+        assert row["gmacs_per_second"] == pytest.approx(batch["macs"] / 1e6 / row["ms"]["median"])
+        assert row["macs_per_cycle"]["median"] > 0
+        assert row["share_of_ports"] is None
+        assert (row["share_of_reading"] is not None) == (row["arithmetic"] == "packed")
+        assert row["peak_bytes"] is None
         assert row["images_per_second"] == pytest.approx(2000 / row["ms"]["median"])
         assert len(row["rounds_ms"]) >= 3
+    ours = min((row for row in rows.values() if row["arithmetic"] == "packed"), key=lambda row: row["ms"]["median"])
+    for ratio in ours["ratios"]:
+        assert ratio["over"] in {"torch float32", "best float32", "best int8", "best binary"}
+        rounds = zip(rows[ratio["name"]]["rounds_ms"], ours["rounds_ms"], strict=True)
+        assert ratio["median"] == pytest.approx(np.median([theirs / mine for theirs, mine in rounds]))
+    assert {ratio["over"] for ratio in ours["ratios"]} >= {"torch float32", "best float32", "best int8"}
+    assert 0.1 < batch["limits"]["clock_ghz"]["median"] < 10
+
+
+@needs_peers
+def test_memory_is_that_of_a_process_for_every_party(run, file):
+    document = json.loads(run("bench", file, "--seconds", 0, "--batch", 2, "--memory", "--json").out)
+    rows = {row["name"]: row for row in document["networks"][0]["batches"][0]["rows"]}
+    peaks = {name: row["peak_bytes"] for name, row in rows.items()}
+    ours = peaks[f"binarynet {OURS[0]}"]
+    assert 10e6 < ours < peaks["torch float32"]  # nothing of torch is in a process of ours
+    for row in rows.values():
+        assert row["peak_bytes"] > row["file_bytes"] > 0
+    assert rows[f"binarynet {OURS[0]}"]["file_bytes"] <= file.stat().st_size  # which has class names, too
 
 
 def test_absent_peers_are_named(run, file, monkeypatch):
@@ -95,7 +111,7 @@ def test_without_torch_the_ratio_is_to_onnxruntime(run, file, monkeypatch):
     assert "as fast as onnxruntime float32" in outcome.out
 
 
-@pytest.mark.skipif(not NATIVE, reason="needs a native engine")
+@needs_native
 def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
     correct = Session.run_tapped
 
@@ -112,10 +128,43 @@ def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
 
 
 def test_the_papers_networks_are_measured_by_default():
-    mlp, convnet = _benching.paper_networks()
+    mlp, convnet = networks.paper_networks()
     assert (mlp.num_weights, mlp.batches) == (36_806_656, (1, 256))
-    assert (convnet.num_weights, convnet.batches) == (14_022_016, (1,))
+    assert (convnet.num_weights, convnet.batches) == (14_022_016, (1, 64))
     assert mlp.float32_bytes / mlp.packed_bytes > 31
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ([], ["model"]),
+        (["--batch", "1"], ["model", "--batch", "1"]),
+        (["x.bnn", "--json"], ["model", "x.bnn", "--json"]),
+        (["model", "x.bnn"], ["model", "x.bnn"]),
+        (["gemm", "--sizes", "64"], ["gemm", "--sizes", "64"]),
+        (["./gemm"], ["model", "./gemm"]),
+        (["-h"], ["-h"]),
+        (["--training", "--batch", "2"], ["training", "--batch", "2"]),
+    ],
+)
+def test_bench_alone_is_bench_model(typed, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gemm").touch()
+    assert with_command(typed, ["model", "gemm", "training"]) == meant
+
+
+def test_an_unknown_word_is_told_what_there_is(run):
+    outcome = run("bench", "gem")
+    assert outcome.code == 2
+    assert "bench gem: neither a file nor one of model, layers, gemm" in outcome.error
+
+
+@pytest.mark.parametrize("command", ["model", "layers", "gemm", "training"])
+def test_help_of_every_command(run, command):
+    assert f" {command} " in run("bench", "--help").out
+    outcome = run("bench", command, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"binarynet bench {command}" in outcome.out
 
 
 def test_batches():
@@ -156,79 +205,3 @@ def test_a_missing_file_is_one_line(run, tmp_path):
 def test_milliseconds_keep_three_digits():
     given = [12_345, 123_456, 1_234_567, 12_345_678, 123_456_789, 1_234_567_890]
     assert list(map(milliseconds, given)) == ["0.0123", "0.123", "1.23", "12.3", "123", "1,235"]
-
-
-class TestTraining:
-    @pytest.fixture(autouse=True)
-    def small_networks(self, monkeypatch):
-        pytest.importorskip("torch")
-        from binarynet import models
-        from binarynet.cli import _training_bench
-
-        def build(name, **options):
-            return lambda: models.build(name, input_shape=(8, 8, 3), classes=10, **options)
-
-        networks = [
-            _training_bench.TrainingNetwork("MLP", (8, 8, 3), build("mlp", hidden=(64, 32)), (20,)),
-            _training_bench.TrainingNetwork(
-                "ConvNet", (8, 8, 3), build("convnet", blocks=[[16, 16]], dense=[32]), (10,)
-            ),
-        ]
-        monkeypatch.setattr(_training_bench, "paper_networks", lambda: networks)
-
-    def test_all_parties_are_in_every_table(self, run):
-        outcome = run("bench", "--training", "--seconds", 0)
-        assert outcome.code == 0, outcome.err
-        expected = ["binarynet", "torch, straightforward", "torch, real weights and ReLU"]
-        assert rows_of(outcome.out) == {"batch 20": expected, "batch 10": expected}
-        assert "8,480 binary weights" in outcome.out or "14,656 binary weights" in outcome.out
-
-    def test_json(self, run):
-        document = json.loads(run("bench", "--training", "--seconds", 0, "--batch", 12, "--json").out)
-        assert [network["batches"][0]["batch"] for network in document["networks"]] == [12, 12]
-        for network in document["networks"]:
-            rows = {row["name"]: row for row in network["batches"][0]["rows"]}
-            assert rows["torch, straightforward"]["speedup"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-            assert rows["binarynet"]["ms"]["low"] > 0
-
-    def test_another_network_is_not_timed(self, run, monkeypatch):
-        from binarynet.cli import _straightforward
-
-        def wrong(network, **options):
-            changed = right(network, **options)
-            with torch.no_grad():
-                _straightforward.latent_weights(changed)[0][0].neg_()
-            return changed
-
-        import torch
-
-        right = _straightforward.binary
-        monkeypatch.setattr(_straightforward, "binary", wrong)
-        outcome = run("bench", "--training", "--seconds", 0)
-        assert outcome.code == 1
-        assert "do not train the same network" in outcome.err
-
-    def test_refusals(self, run, file):
-        outcome = run("bench", file, "--training")
-        assert outcome.code == 2
-        assert "leave out" in outcome.err
-        outcome = run("bench", "--compiled")
-        assert outcome.code == 2
-        assert "--training" in outcome.err
-
-
-def test_straightforward_gradients_are_those_of_the_layers():
-    torch = pytest.importorskip("torch")
-    from binarynet import models, optim
-    from binarynet.cli import _straightforward
-    from binarynet.training.loss import squared_hinge
-
-    torch.manual_seed(1)
-    ours = models.build("convnet", input_shape=(8, 8, 3), classes=10, blocks=[[16, 16]], dense=[32])
-    images, labels = torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8), torch.arange(30) % 10
-    squared_hinge(ours(images), labels).backward()
-    for compilable in (False, True):
-        plain = _straightforward.binary(ours, compilable=compilable)
-        squared_hinge(plain(images), labels).backward()
-        for mine, theirs in zip(optim.latent_weights(ours), _straightforward.latent_weights(plain), strict=True):
-            torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-3, atol=1e-6)

@@ -32,7 +32,10 @@ Seconds = Annotated[
         help="About how long to measure for each table; longer where three rounds of every party take longer.",
     ),
 ]
-Batch = Annotated[str | None, typer.Option(metavar="N,...", help="Images per call.")]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="Only this engine of ours; default: all that can run here."),
+]
 
 
 class BenchGroup(TyperGroup):
@@ -66,9 +69,10 @@ def with_command(arguments: Sequence[str], commands: Sequence[str]) -> list[str]
 def model(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL.bnn]", help="A packed network; default: the paper's, with random weights."),
+        typer.Argument(metavar="MODEL.bnn", help="A packed network; default: the paper's, with random weights."),
     ] = None,
     threads: Threads = 1,
+    engine: Engine = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Images per call; default: 1,256, with convolutions 1,64."),
@@ -89,16 +93,20 @@ def model(
     from binarynet.cli._benching import document, networks, text
     from binarynet.cli._benching import memory as memory_of
     from binarynet.cli._benching.measuring import shown
+    from binarynet.cli._benching.parties import timed_engines
 
     if memory:
         memory_of.require_support()
+    engine_names = timed_engines(engine)
     machine = conditions(threads)
     found = networks.paper_networks() if model is None else [networks.network_of_file(model)]
     results = []
     console, notes = stdout(), stderr()
     for position, network in enumerate(found):
         with shown(notes, notes.is_terminal) as progress:
-            result = networks.measure(network, batches or network.batches, threads, seconds, memory, progress)
+            result = networks.measure(
+                network, batches or network.batches, engine_names, threads, seconds, memory, progress
+            )
         results.append(result)
         if not json:
             if position == 0:
@@ -120,6 +128,7 @@ def gemm(
         typer.Option(metavar="MxNxK,...", help="Other products: M rows, N columns, dot products of length K."),
     ] = None,
     threads: Threads = 1,
+    engine: Engine = None,
     seconds: Seconds = 3.0,
     json: Json = False,
 ) -> None:
@@ -131,19 +140,20 @@ def gemm(
         wanted = suites.parse_sizes(sizes) + wanted
     elif not wanted:
         wanted = [(size, size, size) for size in suites.GEMM_SIZES]
-    _run_suite("gemm", list(suites.gemm_layers(wanted)), suites.measure_gemm, threads, seconds, json)
+    _run_suite("gemm", list(suites.gemm_layers(wanted)), suites.measure_gemm, engine, threads, seconds, json)
 
 
 def layers(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL.bnn]", help="A packed network; default: the paper's, with random weights."),
+        typer.Argument(metavar="MODEL.bnn", help="A packed network; default: the paper's, with random weights."),
     ] = None,
     only: Annotated[
         str | None,
         typer.Option(metavar="WORD,...", help="Only layers whose name or shape has one of these words in it."),
     ] = None,
     threads: Threads = 1,
+    engine: Engine = None,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images per call.")] = 1,
     seconds: Seconds = 3.0,
     json: Json = False,
@@ -161,7 +171,7 @@ def layers(
         from binarynet import fileformat
 
         found = list(suites.network_layers(fileformat.read(model).graph, batch))
-    _run_suite("layers", suites.selected(found, only), suites.measure_layers, threads, seconds, json)
+    _run_suite("layers", suites.selected(found, only), suites.measure_layers, engine, threads, seconds, json)
 
 
 def training(
@@ -220,6 +230,7 @@ def _run_suite(
     suite: str,
     found: list[SingleLayer],
     measure: Callable[..., SuiteResult],
+    engine: str | None,
     threads: int,
     seconds: float,
     json: bool,
@@ -227,7 +238,9 @@ def _run_suite(
     """Tables appear as they are done; the summary, and who took part, at the end."""
     from binarynet.cli._benching import document, text
     from binarynet.cli._benching.measuring import shown
+    from binarynet.cli._benching.parties import timed_engines
 
+    engine_names = timed_engines(engine)
     machine = conditions(threads)
     console, notes = stdout(), stderr()
 
@@ -237,7 +250,7 @@ def _run_suite(
             console.print()
 
     with shown(notes, notes.is_terminal) as progress:
-        result = measure(found, threads, seconds, progress, show)
+        result = measure(found, engine_names, threads, seconds, progress, show)
     if json:
         print_json(document.of_suite(document.conditions(suite, machine, threads, seconds), result))
         return

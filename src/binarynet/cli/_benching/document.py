@@ -79,7 +79,6 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "macs": task.macs,
         "baseline": comparison.baseline,
         "rows": [_row(task.batch, task.macs, row) for row in comparison.rows],
-        "ratios": [{"over": ratio.kind, "name": ratio.name, **asdict(ratio.spread)} for ratio in comparison.ratios],
     }
     if limits is not None:
         found["limits"] = {
@@ -105,6 +104,8 @@ def _row(batch: int, macs: int, row: Row) -> dict[str, Any]:
         "calls": row.timing.num_calls,
         "rounds_ms": [value / 1e6 for value in row.timing.rounds_ns],
     }
+    if row.ours:
+        found["ratios"] = [{"over": ratio.kind, "name": ratio.name, **asdict(ratio.spread)} for ratio in row.ratios]
     if macs:
         found |= {
             "gmacs_per_second": macs / median,

@@ -62,6 +62,15 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """How many times faster one of our rows is than the fastest (``name``) of a kind."""
+
+    kind: str
+    name: str
+    spread: Spread
+
+
+@dataclass(frozen=True)
 class Row:
     """One party's result.
 
@@ -69,6 +78,7 @@ class Row:
         name, arithmetic, engine, file_bytes, peak_bytes: the contender's.
         timing: its times.
         speedup: over the baseline's; None where there is none.
+        ratios: over the best of every kind that there is; ours only.
         macs_per_cycle: by the clock of the same rounds; None without probes.
         port_share: of its engine's own instructions alone; None for peers, and where the task has no such limit.
         read_share: of the speed of reading the packed operands; ours only.
@@ -78,6 +88,7 @@ class Row:
     arithmetic: Arithmetic
     timing: Timing
     speedup: Spread | None
+    ratios: tuple[Ratio, ...] = ()
     engine: str = ""
     macs_per_cycle: Spread | None = None
     port_share: Spread | None = None
@@ -91,15 +102,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How many times faster our fastest row is than the fastest of a kind; ``kind`` says which kind."""
-
-    kind: str
-    name: str
-    spread: Spread
-
-
-@dataclass(frozen=True)
 class Comparison:
     """All parties at one task.
 
@@ -108,14 +110,12 @@ class Comparison:
         rows: one per party, in the order in which they are shown.
         baseline: name of the row that speed-ups refer to: torch's fastest float32, else the fastest float32; None
             where there is no float32.
-        ratios: our fastest row over the best of every kind that there is.
         limits: of the machine in the same rounds; None where they were not measured.
     """
 
     task: Task
     rows: tuple[Row, ...]
     baseline: str | None
-    ratios: tuple[Ratio, ...] = ()
     limits: Limits | None = None
 
     @property
@@ -130,6 +130,15 @@ class Comparison:
 
 def _median(row: Row) -> float:
     return row.timing.time_ns.median
+
+
+KINDS: dict[str, Callable[[Contender], bool]] = {
+    "torch float32": lambda peer: peer.arithmetic == "float32" and peer.name.startswith("torch"),
+    "best float32": lambda peer: peer.arithmetic == "float32",
+    "best int8": lambda peer: peer.arithmetic == "int8",
+    "best binary": lambda peer: peer.arithmetic == "binary",
+}
+"""The kinds of peers that ratios are taken over."""
 
 
 class Cooling:
@@ -181,15 +190,16 @@ def compare(
         for contender, timing in zip(contenders, timings, strict=False)
     ]
     measured = probes.found(timings[len(contenders) :]) if probes is not None else None
-    baseline = _baseline(contenders, own)
+    best = _best_of_kinds(contenders, own)
+    baseline = best.get("torch float32", best.get("best float32"))
     rows = tuple(
-        _row(task, contender, timing, baseline, measured) for contender, timing in zip(contenders, own, strict=True)
+        _row(task, contender, timing, baseline, best, measured)
+        for contender, timing in zip(contenders, own, strict=True)
     )
     return Comparison(
         task,
         rows,
         baseline.name if baseline is not None else None,
-        _ratios(rows),
         measured.limits() if measured is not None else None,
     )
 
@@ -210,44 +220,42 @@ def _tell(progress: Callable[[str], None], what: str, name: str) -> None:
     progress(f"{what}: {name}")
 
 
-def _baseline(contenders: Sequence[Contender], timings: Sequence[Timing]) -> Timing | None:
-    floats = [
-        timing for contender, timing in zip(contenders, timings, strict=True) if contender.arithmetic == "float32"
-    ]
-    candidates = [timing for timing in floats if timing.name.startswith("torch")] or floats
-    return min(candidates, key=lambda timing: timing.time_ns.median, default=None)
+def _best_of_kinds(contenders: Sequence[Contender], timings: Sequence[Timing]) -> dict[str, Timing]:
+    """Kind to the timing of its fastest."""
+    best = {}
+    for kind, belongs in KINDS.items():
+        members = [timing for contender, timing in zip(contenders, timings, strict=True) if belongs(contender)]
+        if members:
+            best[kind] = min(members, key=lambda timing: timing.time_ns.median)
+    return best
 
 
-def _row(task: Task, contender: Contender, timing: Timing, baseline: Timing | None, measured: Measured | None) -> Row:
-    ours = contender.arithmetic == "packed"
-    return Row(
+def _row(
+    task: Task,
+    contender: Contender,
+    timing: Timing,
+    baseline: Timing | None,
+    best: dict[str, Timing],
+    measured: Measured | None,
+) -> Row:
+    row = Row(
         contender.name,
         contender.arithmetic,
         timing,
         timing.speedup_over(baseline) if baseline is not None else None,
-        contender.engine,
-        measured.per_cycle(timing, task.macs) if measured is not None else None,
-        measured.share_of_ports(timing, contender.engine, task.macs) if measured is not None and ours else None,
-        measured.share_of_reading(timing) if measured is not None and ours else None,
-        contender.file_bytes,
-        contender.peak_bytes,
+        engine=contender.engine,
+        macs_per_cycle=measured.per_cycle(timing, task.macs) if measured is not None else None,
+        file_bytes=contender.file_bytes,
+        peak_bytes=contender.peak_bytes,
     )
-
-
-def _ratios(rows: Sequence[Row]) -> tuple[Ratio, ...]:
-    best = min((row for row in rows if row.ours), key=_median)
-    kinds: dict[str, list[Row]] = {
-        "torch float32": [row for row in rows if row.arithmetic == "float32" and row.name.startswith("torch")],
-        "best float32": [row for row in rows if row.arithmetic == "float32"],
-        "best int8": [row for row in rows if row.arithmetic == "int8"],
-        "best binary": [row for row in rows if row.arithmetic == "binary"],
-    }
-    found = []
-    for kind, members in kinds.items():
-        if members:
-            fastest = min(members, key=_median)
-            found.append(Ratio(kind, fastest.name, best.timing.speedup_over(fastest.timing)))
-    return tuple(found)
+    if not row.ours:
+        return row
+    return replace(
+        row,
+        ratios=tuple(Ratio(kind, other.name, timing.speedup_over(other)) for kind, other in best.items()),
+        port_share=measured.share_of_ports(timing, contender.engine, task.macs) if measured is not None else None,
+        read_share=measured.share_of_reading(timing) if measured is not None else None,
+    )
 
 
 @contextmanager

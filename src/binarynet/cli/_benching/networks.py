@@ -14,11 +14,11 @@ from binarynet import fileformat
 from binarynet.analysis import layers, random_convnet, random_mlp
 from binarynet.analysis.layers import value_bytes
 from binarynet.cli._benching.measuring import Comparison, Task, compare
-from binarynet.cli._benching.parties import network_contenders, usable_engines
+from binarynet.cli._benching.parties import network_contenders
 from binarynet.cli._peers_common import Absence
 from binarynet.encoding import num_words
 from binarynet.fileformat import PackedNetwork
-from binarynet.runtime import verify
+from binarynet.runtime import REFERENCE, verify
 
 if TYPE_CHECKING:
     from binarynet.graph import Graph
@@ -92,6 +92,7 @@ def network_of_file(path: Path) -> Network:
 def measure(
     network: Network,
     batches: Sequence[int],
+    engine_names: Sequence[str],
     num_threads: int,
     seconds: float,
     memory: bool,
@@ -102,6 +103,7 @@ def measure(
     Args:
         network: what to time.
         batches: images per call.
+        engine_names: ours.
         num_threads: of every party.
         seconds: about how long each table may take.
         memory: measure the peak memory of a process for every party, too.
@@ -112,19 +114,24 @@ def measure(
     """
     progress("checking the engines against the NumPy reference")
     graph = network.graph
-    checked = verify(graph, random_images(graph, NUM_CHECKED), engine_names=usable_engines(), num_threads=num_threads)
-    checked.require_exact()
+    checked: tuple[str, ...] = ()
+    if any(name != REFERENCE for name in engine_names):
+        verification = verify(
+            graph, random_images(graph, NUM_CHECKED), engine_names=engine_names, num_threads=num_threads
+        )
+        verification.require_exact()
+        checked = verification.engines
     results: list[Comparison] = []
     libraries: tuple[str, ...] = ()
     absent: tuple[Absence, ...] = ()
     for batch in batches:
         images = random_images(graph, batch)
         progress(f"batch {batch}: building and checking the peers")
-        with network_contenders(network.packed, images, num_threads, memory, progress) as parties:
+        with network_contenders(network.packed, images, engine_names, num_threads, memory, progress) as parties:
             for cold in (False, True) if batch == COLD_BATCH else (False,):
                 results.append(compare(task(graph, batch, cold), parties.contenders, num_threads, seconds, progress))
         libraries, absent = parties.libraries, parties.absent
-    return NetworkResult(network, checked.engines, tuple(results), libraries, absent)
+    return NetworkResult(network, checked, tuple(results), libraries, absent)
 
 
 def task(graph: Graph, batch: int, cold: bool = False) -> Task:

@@ -16,6 +16,7 @@ from binarynet.cli import _peers
 from binarynet.cli._benching import memory as memory_of
 from binarynet.cli._benching.measuring import Contender
 from binarynet.runtime import REFERENCE, Session, engines
+from binarynet.runtime.engines import check_engine
 
 if TYPE_CHECKING:
     from binarynet.cli._benching.single import Output, SingleLayer
@@ -33,20 +34,25 @@ class Parties:
     absent: tuple[Absence, ...]
 
 
-def usable_engines() -> list[str]:
-    """All engines that can be used here, best first, the reference last."""
-    return [engine.name for engine in engines() if engine.available]
+def timed_engines(wanted: str | None = None) -> tuple[str, ...]:
+    """``wanted`` alone, else every native engine, best first, and the reference only where there is no other.
 
-
-def timed_engines() -> list[str]:
-    """Every native engine, best first; the reference only where there is no other."""
-    return [name for name in usable_engines() if name != REFERENCE] or [REFERENCE]
+    Raises:
+        UsageError: no engine is called so.
+        BackendUnavailableError: it cannot be used here.
+    """
+    if wanted is not None:
+        check_engine(wanted)
+        return (wanted,)
+    usable = [engine.name for engine in engines() if engine.available]
+    return tuple(name for name in usable if name != REFERENCE) or (REFERENCE,)
 
 
 @contextmanager
 def network_contenders(
     packed: PackedNetwork,
     images: npt.NDArray[np.uint8],
+    engine_names: Sequence[str],
     num_threads: int,
     memory: bool = False,
     progress: Callable[[str], None] = lambda _: None,
@@ -56,6 +62,7 @@ def network_contenders(
     Args:
         packed: the network.
         images: uint8 ``[n, *input shape]``, what everybody computes (peers in their own form).
+        engine_names: ours.
         num_threads: of every party.
         memory: measure the peak memory of a process for each party (seconds for each).
         progress: told what is being done.
@@ -66,7 +73,7 @@ def network_contenders(
     size = len(fileformat.to_bytes(packed))
     ours = [
         replace(_engine(f"binarynet {name}", packed.graph, name, images, num_threads), file_bytes=size)
-        for name in timed_engines()
+        for name in engine_names
     ]
     with _peers.network_peers(packed.graph, images, num_threads) as (found, absent):
         contenders = [*ours, *map(_peer, found)]
@@ -76,7 +83,9 @@ def network_contenders(
 
 
 @contextmanager
-def layer_contenders(layer: SingleLayer, outputs: Sequence[Output], num_threads: int) -> Iterator[Parties]:
+def layer_contenders(
+    layer: SingleLayer, outputs: Sequence[Output], engine_names: Sequence[str], num_threads: int
+) -> Iterator[Parties]:
     """One layer alone, our engines once for every kind of output.
 
     Raises:
@@ -86,7 +95,7 @@ def layer_contenders(layer: SingleLayer, outputs: Sequence[Output], num_threads:
     results: list[tuple[str, Output, npt.NDArray[Any]]] = []
     for output in outputs:
         graph = layer.graph(output)
-        for name in timed_engines():
+        for name in engine_names:
             shown = f"binarynet {name}" if len(outputs) == 1 else f"binarynet {name}, {output} out"
             ours.append(_engine(shown, graph, name, layer.packed_inputs, num_threads))
             results.append((shown, output, ours[-1].run()))

@@ -102,17 +102,19 @@ def selected(layers: Sequence[SingleLayer], only: str | None) -> list[SingleLaye
 
 def measure_gemm(
     layers: Sequence[SingleLayer],
+    engine_names: Sequence[str],
     num_threads: int,
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
     done: Callable[[Comparison], None] = lambda _: None,
 ) -> SuiteResult:
     """Bits in, bits or int32 out."""
-    return _measure(layers, lambda _: ("bits", "int32"), (False,), num_threads, seconds, progress, done)
+    return _measure(layers, lambda _: ("bits", "int32"), (False,), engine_names, num_threads, seconds, progress, done)
 
 
 def measure_layers(
     layers: Sequence[SingleLayer],
+    engine_names: Sequence[str],
     num_threads: int,
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
@@ -123,6 +125,7 @@ def measure_layers(
         layers,
         lambda layer: ("bits",) if layer.signed else ("int32",),
         (False, True),
+        engine_names,
         num_threads,
         seconds,
         progress,
@@ -134,6 +137,7 @@ def _measure(
     layers: Sequence[SingleLayer],
     outputs_of: Callable[[SingleLayer], tuple[Output, ...]],
     colds: Sequence[bool],
+    engine_names: Sequence[str],
     num_threads: int,
     seconds: float,
     progress: Callable[[str], None],
@@ -145,7 +149,7 @@ def _measure(
     for layer in layers:
         progress(f"{layer.name}: building and checking")
         outputs = outputs_of(layer)
-        with layer_contenders(layer, outputs, num_threads) as parties:
+        with layer_contenders(layer, outputs, engine_names, num_threads) as parties:
             for cold in colds:
                 task = layer.task(outputs[0], cold)
                 tables.append(compare(task, parties.contenders, num_threads, seconds, progress))

@@ -127,21 +127,21 @@ def print_comparison(console: Console, comparison: Comparison, *, per_image: boo
     console.print(table)
     if comparison.limits is not None:
         console.print(Text(_limits(comparison), style="dim"), soft_wrap=True)
-    if comparison.ratios:
+    if best.ratios:
         console.print(_ratio_line(comparison), soft_wrap=True)
 
 
 def print_summary(console: Console, tables: Sequence[Comparison]) -> None:
     """One line per table: our fastest engine, and how many times faster it is than the best of each kind."""
-    kinds = list(dict.fromkeys(ratio.kind for comparison in tables for ratio in comparison.ratios))
+    kinds = list(dict.fromkeys(ratio.kind for comparison in tables for ratio in comparison.best.ratios))
     columns = ("time, ms", "MAC/cycle", "ports", "reading", *kinds)
-    table = plain_table("times faster than", "engine", *columns, right=columns)
+    table = plain_table("times faster than", "our fastest", *columns, right=columns)
     for comparison in tables:
         best = comparison.best
-        ratios = {ratio.kind: ratio.spread.median for ratio in comparison.ratios}
+        ratios = {ratio.kind: ratio.spread.median for ratio in best.ratios}
         table.add_row(
             Text(describe(comparison.task)),
-            Text(best.engine),
+            Text(best.name.removeprefix("binarynet ")),
             milliseconds(best.timing.time_ns.median),
             figure(best.macs_per_cycle.median) if best.macs_per_cycle else "",
             _share(best.port_share),
@@ -165,7 +165,7 @@ def _limits(comparison: Comparison) -> str:
 
 
 def _ratio_line(comparison: Comparison) -> Text:
-    merged: dict[str, Ratio] = {ratio.name: ratio for ratio in reversed(comparison.ratios)}
+    merged: dict[str, Ratio] = {ratio.name: ratio for ratio in reversed(comparison.best.ratios)}
     line = Text(f"{comparison.best.name}: ")
     for position, ratio in enumerate(reversed(merged.values())):
         spread = ratio.spread

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from binarynet import models, optim
-from binarynet.analysis import Party, fair_clock, time_interleaved
+from binarynet.analysis import Party, Timing, fair_clock, time_interleaved
 from binarynet.cli._benching import straightforward
 from binarynet.cli._benching.measuring import Comparison, Ratio, Row, Task
 from binarynet.cli._peers_torch import threads
@@ -98,19 +98,17 @@ def measure(
                 progress=functools.partial(_tell, progress, batch),
             )
             baseline = next(timing for timing in timings if timing.name == BASELINE)
-            rows = tuple(
-                Row(
-                    timing.name,
-                    "packed" if timing.name.startswith("binarynet") else "float32",
-                    timing,
-                    timing.speedup_over(baseline),
-                )
-                for timing in timings
-            )
-            ratio = Ratio("straightforward", BASELINE, timings[0].speedup_over(baseline))
+            rows = tuple(_row(timing, baseline) for timing in timings)
             task = Task(f"batch {batch}", batch, macs=0, read_bytes=0)
-            results.append(Comparison(task, rows, BASELINE, (ratio,)))
+            results.append(Comparison(task, rows, BASELINE))
     return TrainingResult(network, weights, tuple(results))
+
+
+def _row(timing: Timing, baseline: Timing) -> Row:
+    speedup = timing.speedup_over(baseline)
+    if not timing.name.startswith("binarynet"):
+        return Row(timing.name, "float32", timing, speedup)
+    return Row(timing.name, "packed", timing, speedup, (Ratio("straightforward", BASELINE, speedup),))
 
 
 def _channels_first(shape: tuple[int, int, int]) -> tuple[int, int, int]:
