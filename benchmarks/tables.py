@@ -15,7 +15,35 @@ BEGIN, END = "<!-- tables: made by benchmarks/tables.py -->", "<!-- end of table
 
 def tables(document: dict[str, Any]) -> str:
     """Markdown: one table per network and batch size, or per layer or product."""
+    if "tasks" in document:
+        return _figure3(document)
     return _suite(document) if "tables" in document else _networks(document)
+
+
+def _figure3(document: dict[str, Any]) -> str:
+    lines = [f"### {document['suite']}{_threads(document)}", ""]
+    for task in document["tasks"]:
+        images = task.get("images")
+        lines += [
+            f"| {task['name']} | by | s | range | XNOR is faster | range | rows timed |"
+            + (" error |" if images else ""),
+            "|---|---|--:|--:|--:|--:|--:|" + ("--:|" if images else ""),
+        ]
+        for bar in task["kernels"]:
+            time, faster = bar["seconds"], bar["xnor_is_faster"]
+            cells = [
+                bar["kernel"],
+                bar["library"],
+                f"{time['median']:.3g}",
+                f"{time['low']:.3g} - {time['high']:.3g}",
+                f"{faster['median']:.1f}",
+                f"{faster['low']:.1f} - {faster['high']:.1f}",
+                f"{bar['rows_timed']:,}, scaled" if bar["rows_timed"] else "all",
+                *([f"{100 * bar['wrong'] / images:.2f} %"] if images else []),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _suite(document: dict[str, Any]) -> str:

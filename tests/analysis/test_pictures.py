@@ -18,6 +18,8 @@ from binarynet.analysis.pictures import pictures, render
 from binarynet.analysis.pictures._style import spread, style
 from binarynet.analysis.pictures.costs import draw as draw_costs
 from binarynet.analysis.pictures.curves import draw as draw_curves
+from binarynet.analysis.pictures.figure3 import Column, Panel
+from binarynet.analysis.pictures.figure3 import picture as figure3_picture
 from binarynet.analysis.pictures.filters import draw_distinct, draw_sample
 from binarynet.analysis.pictures.repetition import draw as draw_repetition
 from binarynet.analysis.pictures.table import draw as draw_table
@@ -154,3 +156,17 @@ def test_filters_are_black_and_white_tiles():
 def test_analysis_alone_needs_no_matplotlib():
     code = "import sys; sys.modules['matplotlib'] = None; import binarynet.analysis.reproduction, binarynet.analysis"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_figure3_shows_every_kernel_on_its_scale():
+    panels = [
+        Panel("Product", "seconds", (Column("baseline", 8.0, "8 s (4x)"), Column("xnor", 2.0, "2 s")), "paper: 23x"),
+        Panel("Error", "%", (Column("baseline", 0.0, "0 %"), Column("xnor", 0.0, "0 %"))),
+    ]
+    figure = figure3_picture(panels, "title", "note").figure
+    product, error = figure.axes
+    assert [bar.get_height() for bar in product.patches] == [8.0, 2.0]
+    assert texts(figure) == ["8 s (4x)", "2 s", "paper: 23x", "0 %", "0 %"]
+    assert [label.get_text() for label in error.get_xticklabels()] == ["baseline", "XNOR"]
+    assert product.get_ylim()[1] > 8
+    assert len(render(figure, "png")) > 1000

@@ -159,7 +159,7 @@ def test_an_unknown_word_is_told_what_there_is(run):
     assert "bench gem: neither a file nor one of model, layers, gemm" in outcome.error
 
 
-@pytest.mark.parametrize("command", ["model", "layers", "gemm", "training"])
+@pytest.mark.parametrize("command", ["model", "layers", "gemm", "training", "figure3"])
 def test_help_of_every_command(run, command):
     assert f" {command} " in run("bench", "--help").out
     outcome = run("bench", command, "--help")

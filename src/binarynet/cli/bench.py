@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from binarynet.cli._console import print_json, say, stderr, stdout
-from binarynet.cli._options import Json
+from binarynet.cli._options import DataDir, DatasetName, Json
 from binarynet.errors import UsageError
 
 if TYPE_CHECKING:
+    from binarynet.cli._benching.figure3 import Figure3Network
     from binarynet.cli._benching.measuring import Comparison
     from binarynet.cli._benching.single import SingleLayer
     from binarynet.cli._benching.suites import SuiteResult
 
 MAX_BATCH = 65536
+MAX_PRODUCT = 32768
 DEFAULT = "model"
 """What `bench` does when it is not told."""
 
@@ -212,6 +214,73 @@ def training(
         text.print_notes(console, "training", clock_name(threads))
 
 
+def figure3(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="MODEL.bnn", help="A trained network of dense layers; default: the product only."
+        ),
+    ] = None,
+    data: DataDir = None,
+    dataset: DatasetName = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Draw it, too: a .png or .svg.")] = None,
+    size: Annotated[int, typer.Option(min=1, max=MAX_PRODUCT, metavar="N", help="The product is N x N x N.")] = 8192,
+    threads: Threads = 1,
+    engine: Engine = None,
+    seconds: Seconds = 3.0,
+    json: Json = False,
+) -> None:
+    """The paper's Figure 3 for this processor: baseline kernel, float BLAS and XNOR kernel, times and error."""
+    picture_kind = _picture_kind(out)
+    if model is None and (data is not None or dataset is not None):
+        raise UsageError("--data and --dataset are about the network's images; name one with --model")
+    from binarynet.cli._benching import document, figure3_shown, text
+    from binarynet.cli._benching import figure3 as measuring
+    from binarynet.cli._benching.measuring import shown
+    from binarynet.cli._benching.parties import timed_engines
+
+    if picture_kind is not None:
+        from binarynet.analysis.pictures import render  # before minutes of measuring: matplotlib may be absent
+    engine_name = timed_engines(engine)[0]
+    network = _network_with_images(model, data, dataset) if model is not None else None
+    machine = conditions(threads)
+    console, notes = stdout(), stderr()
+    with shown(notes, notes.is_terminal) as progress:
+        found = measuring.measure(size, network, engine_name, threads, seconds, progress)
+    if out is not None and picture_kind is not None:
+        from binarynet.files import write_whole
+
+        figure = figure3_shown.picture(found, machine["processor"], threads).figure
+        write_whole(out, render(figure, picture_kind))
+    if json:
+        print_json(figure3_shown.to_dict(document.conditions("figure3", machine, threads, seconds), found))
+        return
+    text.print_processor(console, machine, threads)
+    figure3_shown.print_figure(console, found, clock_name(threads))
+    if out is not None:
+        console.print(f"\ndrawn: {out}", markup=False, soft_wrap=True)
+
+
+def _picture_kind(out: Path | None) -> Literal["png", "svg"] | None:
+    suffixes: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
+    if out is None:
+        return None
+    if out.suffix not in suffixes:
+        raise UsageError(f"--out {out}: expected a name that ends in .png or .svg")
+    return suffixes[out.suffix]
+
+
+def _network_with_images(path: Path, data: Path | None, dataset: str | None) -> Figure3Network:
+    import binarynet
+    from binarynet.cli._benching.figure3 import Figure3Network
+    from binarynet.cli._networks import require_file
+    from binarynet.cli._packed import load_data
+
+    require_file(path)
+    model = binarynet.load(path)
+    return Figure3Network(str(path), model.network.graph, load_data(model, path, dataset, data).test)
+
+
 def group(wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.Typer:
     """The commands below `bench`, each ``wrapped``."""
     app = typer.Typer(
@@ -221,7 +290,7 @@ def group(wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.
         "`bench model --help`.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for command in (model, layers, gemm, training):
+    for command in (model, layers, gemm, training, figure3):
         app.command()(wrapped(command))
     return app
 
