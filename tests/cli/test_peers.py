@@ -11,10 +11,23 @@ import numpy as np
 import pytest
 
 from binarynet.analysis import random_convnet, random_mlp
-from binarynet.cli import _float_network, _peers
+from binarynet.cli import _float_network, _openvino_graph, _peers
 from binarynet.cli._peers_common import LayerShape
+from binarynet.encoding import pack_bits
 from binarynet.errors import VerificationError
-from binarynet.graph import Graph
+from binarynet.graph import (
+    Affine,
+    Convolution,
+    Dense,
+    Flatten,
+    Graph,
+    GraphBuilder,
+    Input,
+    MaxPool,
+    Threshold,
+    Window,
+)
+from binarynet.graph.reference import evaluate
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 needs_all = pytest.mark.skipif(
@@ -24,7 +37,7 @@ needs_all = pytest.mark.skipif(
 
 
 def small_convnet() -> Graph:
-    return random_convnet((12, 10, 3), [[24, 16], [32]], [40], classes=5)
+    return random_convnet((12, 10, 3), [[24, 16], [32]], [40, 48], classes=5)
 
 
 def images_for(graph: Graph, count: int) -> np.ndarray:
@@ -47,7 +60,9 @@ def layer(size: int, in_c: int, out_c: int, *, kernel: int = 3, stride: int = 1,
     )
 
 
-NETWORKS = {"convnet": small_convnet, "mlp": lambda: random_mlp(33, [50, 20], 7)}
+BINARY_LAYER = ["openvino binary"]
+BINARY = ["openvino binary, float32 first layer", "openvino binary, int8 first layer"]
+NETWORKS = {"convnet": small_convnet, "mlp": lambda: random_mlp(33, [56, 24], 7)}
 
 
 @needs_all
@@ -62,6 +77,7 @@ def test_all_peers_run_a_network_and_give_its_scores(name):
         names = [peer.name for peer in found]
         assert set(names) >= {"torch float32", "torch int8", "onnxruntime int8", "openvino float32", "openvino int8"}
         assert ("torch float32, channels last" in names) == (name == "convnet")
+        exact = evaluate(graph, images)[graph.output]
         for peer in found:
             assert peer.file_bytes > 0
             scores = np.asarray(peer.run())
@@ -69,6 +85,10 @@ def test_all_peers_run_a_network_and_give_its_scores(name):
                 np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
             elif peer.kind == "int8":
                 assert np.corrcoef(scores.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
+            else:
+                assert "BinaryConvolution jit" in peer.details
+                np.testing.assert_allclose(scores, exact, rtol=1e-5, atol=1e-5)
+        assert [peer.name for peer in found if peer.kind == "binary"] == BINARY
 
 
 def float_reference(steps, x: np.ndarray) -> np.ndarray:
@@ -102,9 +122,9 @@ def test_the_evaluator_is_the_network(make):
 
 LAYERS = {
     "convolution": layer(9, 16, 24),
-    "stride": layer(9, 5, 8, stride=2),
+    "stride": layer(9, 8, 16, stride=2),
     "first convolution": layer(8, 3, 24, first=True),
-    "dense": layer(1, 70, 24, kernel=1),
+    "dense": layer(1, 72, 24, kernel=1),
     "first dense": layer(1, 70, 24, kernel=1, first=True),
 }
 
@@ -116,6 +136,7 @@ def test_all_peers_run_a_layer(shape):
         assert absent == []
         names = {peer.name for peer in found}
         assert names >= {"torch float32", "torch int8", "onnxruntime float32", "onnxruntime int8", "openvino int8"}
+        assert [peer.name for peer in found if peer.kind == "binary"] == (BINARY if shape.first else BINARY_LAYER)
         assert ("numpy float32" in names) == ("onnxruntime int8, int32 sums" in names) == shape.is_dense
         for peer in found:
             if peer.library.startswith("openvino"):
@@ -181,7 +202,7 @@ def test_absent_libraries_are_named_with_the_remedy(monkeypatch):
     graph = random_mlp(8, [16], 3)
     with _peers.network_peers(graph, images_for(graph, 1), 1) as (found, absent):
         assert found == []
-    assert [absence.name for absence in absent] == ["torch", "onnxruntime", "openvino"]
+    assert [absence.name for absence in absent] == ["torch", "onnxruntime", "openvino", "openvino binary"]
     assert all("not installed" in absence.why and "binarynet[bench]" in absence.why for absence in absent)
 
 
@@ -189,7 +210,7 @@ def test_absent_libraries_are_named_with_the_remedy(monkeypatch):
 def test_another_process_loads_a_peer_alone():
     with _peers.layer_peers(LAYERS["dense"], 5, 1) as (found, _):
         for peer in found:
-            if peer.library.startswith("torch"):
+            if peer.name not in ("numpy float32", "onnxruntime int8", "openvino binary"):
                 continue
             program = (
                 "import sys; from pathlib import Path; from binarynet.cli import _peers\n"
@@ -207,3 +228,140 @@ def test_threads_of_torch_are_restored():
     with _peers.network_peers(graph, images_for(graph, 1), before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+
+
+class _Built:
+    """A graph by hand: each method adds a node behind the last one."""
+
+    def __init__(self, *shape: int) -> None:
+        self.rng = np.random.default_rng(5)
+        self.builder = GraphBuilder()
+        self.last = self.builder.add(Input("input", shape))
+
+    def add(self, node) -> _Built:
+        self.last = self.builder.add(node)
+        return self
+
+    @property
+    def channels(self) -> int:
+        return self.builder.types[self.last].channels
+
+    def weights(self, *shape: int) -> np.ndarray:
+        return pack_bits(self.rng.integers(0, 2, (*shape, self.channels)).astype(bool))
+
+    def convolution(self, out: int) -> _Built:
+        name = f"conv{len(self.builder.nodes)}"
+        return self.add(Convolution(name, self.last, Window((3, 3), (1, 1), (1, 1)), self.weights(out, 3, 3)))
+
+    def dense(self, out: int) -> _Built:
+        return self.add(Dense(f"dense{len(self.builder.nodes)}", self.last, self.weights(out)))
+
+    def flatten(self) -> _Built:
+        return self.add(Flatten("flat", self.last))
+
+    def pool(self) -> _Built:
+        return self.add(MaxPool("pool", self.last, Window((2, 2), (2, 2))))
+
+    def threshold(self) -> _Built:
+        thresholds = self.rng.integers(-5, 6, self.channels).astype(np.int32)
+        falling = self.rng.random(self.channels) < 0.5
+        return self.add(Threshold(f"bits{len(self.builder.nodes)}", self.last, thresholds, falling))
+
+    def affine(self) -> _Built:
+        scale, shift = self.rng.normal(size=(2, self.channels)).astype(np.float32)
+        return self.add(Affine("scores", self.last, scale, shift))
+
+    def finish(self) -> Graph:
+        return self.builder.finish(self.last)
+
+
+@needs_openvino
+def test_openvino_computes_flattened_images_and_parts_of_a_batch_on_two_threads(monkeypatch):
+    """Twelve images are two parts of six, each on a thread of its own; an image flattened first is a vector."""
+    without_others(monkeypatch)
+    for built in (
+        _Built(6, 4, 3).convolution(16).threshold().flatten().dense(8).threshold().dense(5).affine(),
+        _Built(4, 4, 1).flatten().dense(8).threshold().dense(5).affine(),
+    ):
+        graph = built.finish()
+        images = images_for(graph, 12)
+        with _peers.network_peers(graph, images, 2) as (found, _):
+            assert [peer.name for peer in found] == BINARY
+            for peer in found:
+                np.testing.assert_allclose(peer.run(), evaluate(graph, images)["scores"], rtol=1e-5, atol=1e-4)
+
+
+def without_others(monkeypatch) -> None:
+    monkeypatch.setattr(_peers, "ORDINARY", {})
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("built", "why"),
+    [
+        (_Built(12).dense(20).threshold().dense(5).affine(), "20 channels of bits"),
+        (_Built(20_000).dense(8).threshold().dense(5).affine(), "sums reach 5,100,000"),
+        (_Built(6, 6, 3).convolution(8).threshold().pool().flatten().dense(5).affine(), "pools bits"),
+        (_Built(12).dense(8).threshold().dense(5), "ends in sums or bits"),
+        (_Built(12).dense(5).affine(), "no layer of it takes bits"),
+    ],
+)
+def test_what_openvino_cannot_compute_exactly_is_refused(monkeypatch, built, why):
+    without_others(monkeypatch)
+    graph = built.finish()
+    with _peers.network_peers(graph, images_for(graph, 2), 1) as (found, absent):
+        assert found == []
+        assert [absence.name for absence in absent] == BINARY
+        assert all(why in absence.why for absence in absent)
+
+
+def _one_weight(bits, weights, window):
+    weights = weights.copy()
+    weights.reshape(-1)[0] *= -1
+    return RIGHT(bits, weights, window)
+
+
+def _padded_with_ones(bits, weights, window):
+    from openvino import opset1
+
+    right = opset1.binary_convolution
+    try:
+        opset1.binary_convolution = lambda *arguments: right(*arguments[:-1], 1.0)
+        return RIGHT(bits, weights, window)
+    finally:
+        opset1.binary_convolution = right
+
+
+RIGHT = _openvino_graph.binary_convolution
+
+
+@needs_openvino
+@pytest.mark.parametrize("wrong", [_one_weight, _padded_with_ones])
+def test_a_binary_network_that_is_not_ours_is_noticed(monkeypatch, wrong):
+    without_others(monkeypatch)
+    monkeypatch.setattr(_openvino_graph, "binary_convolution", wrong)
+    shape = LAYERS["convolution"]
+    with pytest.raises(VerificationError, match=r"openvino binary.*differs"), _peers.layer_peers(shape, 5, 1):
+        pass
+    graph = _Built(6, 4, 3).convolution(16).threshold().convolution(8).threshold().flatten().dense(5).affine().finish()
+    with (
+        pytest.raises(VerificationError, match=r"openvino binary.*the reference has"),
+        _peers.network_peers(graph, images_for(graph, 6), 1),
+    ):
+        pass
+
+
+@needs_openvino
+def test_openvino_keeps_its_input(monkeypatch):
+    """The library does not; arrays that Python had freed would change the result."""
+    without_others(monkeypatch)
+    graph = small_convnet()
+    with _peers.network_peers(graph, images_for(graph, 8), 1) as (found, _):
+        before = [np.array(peer.run()) for peer in found]
+        rubbish = [np.full((8, 3, 12, 10), value, np.float32) for value in range(50)]
+        for peer, scores in zip(found, before, strict=True):
+            np.testing.assert_array_equal(peer.run(), scores)
+        assert len(rubbish) == 50

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.cli import _peers_torch
+from binarynet.cli import _peers_openvino_binary, _peers_torch
 from binarynet.cli._float_network import ZERO, FloatNetwork, evaluate, float_layer, float_network
 from binarynet.cli._peers_common import Absence, Array, Kind, LayerShape, Loaded, Peer
 from binarynet.errors import UsageError, VerificationError
@@ -33,6 +33,9 @@ ORDINARY = {
     "openvino": "binarynet.cli._peers_openvino",
 }
 """The libraries that run ordinary networks: name to module."""
+
+Expected = Callable[[str, Kind, Array], None]
+"""Called with a peer's name, kind and values; VerificationError where they are not what they should be."""
 
 FLOAT32_TOLERANCE = 1e-3
 """Largest difference of a float32 peer from float64, relative to the largest magnitude."""
@@ -58,19 +61,20 @@ def network_peers(
     Raises:
         VerificationError: a peer does not compute what it should.
     """
-    network = float_network(graph, images)
-    with _open(num_threads) as (folder, found, absent):
-        _add_ordinary(network, num_threads, folder, found, absent)
-        yield found, absent
+    with _open(num_threads) as collected:
+        collected.add_ordinary(lambda: float_network(graph, images))
+        collected.add_binary(_peers_openvino_binary.BinaryNetwork(graph, images))
+        yield collected.found, collected.absent
 
 
 @contextmanager
 def layer_peers(layer: LayerShape, batch: int, num_threads: int) -> Iterator[tuple[list[Peer], list[Absence]]]:
     """The same for a single layer, on a random batch (:func:`layer_input`)."""
-    network = float_layer(layer, layer_input(layer, batch))
-    with _open(num_threads) as (folder, found, absent):
-        _add_ordinary(network, num_threads, folder, found, absent)
-        yield found, absent
+    inputs = layer_input(layer, batch)
+    with _open(num_threads) as collected:
+        collected.add_ordinary(lambda: float_layer(layer, inputs))
+        collected.add_binary(_peers_openvino_binary.BinaryLayer(layer, inputs))
+        yield collected.found, collected.absent
 
 
 def layer_input(layer: LayerShape, batch: int) -> npt.NDArray[np.integer[Any]]:
@@ -92,9 +96,9 @@ def build(folder: Path) -> Callable[[], Any]:
 
 
 @contextmanager
-def _open(num_threads: int) -> Iterator[tuple[Path, list[Peer], list[Absence]]]:
+def _open(num_threads: int) -> Iterator[_Collected]:
     with tempfile.TemporaryDirectory(prefix="binarynet-peers-") as folder, threads(num_threads):
-        yield Path(folder), [], []
+        yield _Collected(Path(folder), num_threads)
 
 
 @contextmanager
@@ -110,59 +114,75 @@ def threads(num_threads: int) -> Iterator[None]:
             yield
 
 
-def _add_ordinary(
-    network: FloatNetwork, num_threads: int, folder: Path, found: list[Peer], absent: list[Absence]
-) -> None:
-    expected = _Expected(network)
-    for library, module_name in ORDINARY.items():
-        module = importlib.import_module(module_name)
+class _Collected:
+    """The peers found so far, and those that are absent."""
+
+    def __init__(self, folder: Path, num_threads: int) -> None:
+        self.found: list[Peer] = []
+        self.absent: list[Absence] = []
+        self._folder, self._num_threads = folder, num_threads
+
+    def add_ordinary(self, make: Callable[[], FloatNetwork]) -> None:
+        """Peers with real weights for the network that ``make`` gives."""
+        try:
+            network = make()
+        except UsageError as error:
+            self.absent.append(Absence("float32 and int8", str(error)))
+            return
+        expected = _Expected(network)
+        for library, module in ORDINARY.items():
+            self._add(library, importlib.import_module(module), network, lambda: expected)
+
+    def add_binary(self, subject: _peers_openvino_binary.BinaryNetwork | _peers_openvino_binary.BinaryLayer) -> None:
+        """Peers that compute the same network."""
+        module = _peers_openvino_binary
+        self._add(module.BINARY, module, subject, lambda: module.expected(subject))
+
+    def _add(self, library: str, module: ModuleType, subject: Any, expected: Callable[[], Expected]) -> None:
         try:
             version = module.version()
         except ImportError as error:
-            absent.append(_absence(library, error))
-            continue
-        for name, kind in module.names(network).items():
+            self.absent.append(Absence(library, f"not installed ({error.name or error}): {REMEDY}"))
+            return
+        for name, kind in module.names(subject).items():
             try:
-                peer = _peer(module, name, kind, version, network, num_threads, folder / str(len(found)), expected)
+                peer = self._peer(module, name, kind, version, subject, expected)
             except UsageError as error:
-                absent.append(Absence(name, str(error)))
+                self.absent.append(Absence(name, str(error)))
             else:
                 peer.check()
-                found.append(peer)
+                self.found.append(peer)
 
-
-def _absence(library: str, error: ImportError) -> Absence:
-    return Absence(library, f"not installed ({error.name or error}): {REMEDY}")
-
-
-def _peer(
-    module: ModuleType,
-    name: str,
-    kind: Kind,
-    version: str,
-    network: Any,
-    num_threads: int,
-    folder: Path,
-    expected: Callable[[str, Kind, Array], None],
-) -> Peer:
-    """Write the files, load them."""
-    model = folder / "model"
-    model.mkdir(parents=True)
-    inputs = module.save(name, network, model)
-    np.save(folder / "inputs.npy", inputs)
-    (folder / "peer.json").write_text(json.dumps({"module": module.__name__, "name": name, "threads": num_threads}))
-    loaded: Loaded = module.load(name, model, inputs, num_threads)
-    return Peer(
-        name,
-        version,
-        kind,
-        loaded.run,
-        lambda: expected(name, kind, loaded.values(loaded.run())),
-        sum(path.stat().st_size for path in model.iterdir()),
-        loaded.details,
-        folder,
-        loaded.layers,
-    )
+    def _peer(
+        self,
+        module: ModuleType,
+        name: str,
+        kind: Kind,
+        version: str,
+        subject: Any,
+        make_expected: Callable[[], Expected],
+    ) -> Peer:
+        """Write the files, load them."""
+        folder = self._folder / str(len(self.found))
+        model = folder / "model"
+        model.mkdir(parents=True, exist_ok=True)
+        inputs = module.save(name, subject, model)
+        np.save(folder / "inputs.npy", inputs)
+        about = {"module": module.__name__, "name": name, "threads": self._num_threads}
+        (folder / "peer.json").write_text(json.dumps(about))
+        loaded: Loaded = module.load(name, model, inputs, self._num_threads)
+        expected = make_expected()
+        return Peer(
+            name,
+            version,
+            kind,
+            loaded.run,
+            lambda: expected(name, kind, loaded.values(loaded.run())),
+            sum(path.stat().st_size for path in model.iterdir()) // loaded.layers,
+            loaded.details,
+            folder,
+            loaded.layers,
+        )
 
 
 @dataclass

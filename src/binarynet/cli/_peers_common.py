@@ -50,7 +50,7 @@ class Peer:
             very same network.
         run: the call to be timed, its input ready made in the library's own form.
         check: runs it and raises VerificationError, naming what differs, where the result is not what it should be.
-        file_bytes: size of its model's files on disk.
+        file_bytes: size of its model's files on disk, per layer where ``layers`` are several.
         details: the kernels that the library says it uses; empty where it does not say.
         folder: where its files are, as long as the peers are open: :func:`binarynet.cli._peers.build` loads them, in
             another process for instance, whose memory then holds nothing else.

@@ -53,7 +53,7 @@ def save(name: str, network: FloatNetwork, folder: Path) -> Array:
 def load(name: str, folder: Path, inputs: Array, num_threads: int) -> Loaded:
     core, model = read(folder)
     scale = float(model.get_rt_info("codes").astype(str)) if model.has_rt_info("codes") else None
-    compiled = compile_model(core, model, num_threads, len(inputs))
+    compiled = compile_model(core, model, num_threads, streams=1)
     run = caller(compiled, inputs)
 
     def values(result: Array) -> Array:
@@ -70,14 +70,17 @@ def read(folder: Path) -> tuple[openvino.Core, openvino.Model]:
     return core, core.read_model(folder / "model.xml")
 
 
-def compile_model(core: openvino.Core, model: openvino.Model, num_threads: int, batch: int) -> openvino.CompiledModel:
-    """For the CPU: float32 stays float32 (the default is bfloat16 where the processor has it), one call at a time."""
+def compile_model(core: openvino.Core, model: openvino.Model, num_threads: int, streams: int) -> openvino.CompiledModel:
+    """For the CPU: float32 stays float32 (the default is bfloat16 where the processor has it).
+
+    ``streams``: calls that run at a time and share the threads.
+    """
     return core.compile_model(
         model,
         "CPU",
         {
             "INFERENCE_NUM_THREADS": num_threads,
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": streams,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
         },
@@ -85,15 +88,34 @@ def compile_model(core: openvino.Core, model: openvino.Model, num_threads: int, 
 
 
 def caller(compiled: openvino.CompiledModel, inputs: Array) -> Any:
-    """A call that gives its result as an array which the next call overwrites; input and output are not copied."""
+    """A call that gives its result as an array which the next call overwrites; input and output are not copied.
+
+    Where the model was made for a part of the batch, it is called for one part after the other, or for several at a
+    time where it has several streams.
+    """
     import openvino
 
-    request = compiled.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(inputs, shared_memory=True))
-    result: Array = request.get_output_tensor().data
+    parts = len(inputs) // compiled.input(0).shape[0]
+    made = compiled.output(0)
+    result: Array = np.empty((parts * made.shape[0], *list(made.shape)[1:]), made.element_type.to_dtype())
+    requests = []
+    for given, wanted in zip(np.split(inputs, parts), np.split(result, parts), strict=True):
+        request = compiled.create_infer_request()
+        request.set_input_tensor(openvino.Tensor(given, shared_memory=True))
+        request.set_output_tensor(openvino.Tensor(wanted, shared_memory=True))
+        # OpenVINO does not keep NumPy's arrays alive, this does.
+        requests.append((request, given))
+    at_a_time = compiled.get_property("NUM_STREAMS") > 1
 
     def run() -> Array:
-        request.infer()
+        if at_a_time:
+            for request, _ in requests:
+                request.start_async()
+            for request, _ in requests:
+                request.wait()
+        else:
+            for request, _ in requests:
+                request.infer()
         return result
 
     return run
