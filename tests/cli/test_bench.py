@@ -31,6 +31,7 @@ def test_all_parties_are_in_every_table(run, tmp_path):
     assert outcome.code == 0
     peers = ["torch float32", "torch float32, channels last", "torch int8", "onnxruntime float32", "onnxruntime int8"]
     peers += ["openvino float32", "openvino int8"]
+    peers += ["openvino binary, float32 first layer", "openvino binary, int8 first layer"]
     expected = [*(f"binarynet {name}" for name in OURS), *peers]
     assert rows_of(outcome.out) == {"batch 1": expected, "batch 1, cold weights": expected, "batch 3": expected}
     assert "equal the NumPy reference bit for bit" in outcome.out or not NATIVE
@@ -50,7 +51,8 @@ def test_json(run, file):
     document = json.loads(outcome.out)
     assert document["threads"] == 1
     assert document["clock"] == "processor time"
-    assert document["absent"] == []
+    assert {absence["name"].split(",")[0] for absence in document["absent"]} == {"openvino binary"}
+    assert all("70 channels" in absence["why"] for absence in document["absent"])
     assert set(document["machine"]) >= {"processor", "cores", "load", "python", "engines"}
     (network,) = document["networks"]
     assert network["packed_bytes"] == file.stat().st_size

@@ -125,6 +125,8 @@ LAYERS = {
     "stride": layer(9, 8, 16, stride=2),
     "first convolution": layer(8, 3, 24, first=True),
     "dense": layer(1, 72, 24, kernel=1),
+    "scores": layer(1, 72, 10, kernel=1),
+    "first scores": layer(1, 30, 10, kernel=1, first=True),
     "first dense": layer(1, 70, 24, kernel=1, first=True),
 }
 

@@ -5,6 +5,7 @@ The first layer, whose input is 8-bit, is computed in float32 or in int8; both a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,7 +225,8 @@ def _layer_model(subject: BinaryLayer, int8: bool, *, timed: bool) -> Any:
     """The layer and a small binary layer behind it, since bits do not leave OpenVINO.
 
     ``timed``: several of it with the output channels in different orders (OpenVINO would see that equal ones are one),
-    and from each of them only one pixel is read; else one layer, read everywhere.
+    and from each of them only one pixel is read; else one layer, read everywhere. Where no layer of bits can follow,
+    the result are the layers' sums.
     """
     from openvino import opset13
 
@@ -235,30 +237,25 @@ def _layer_model(subject: BinaryLayer, int8: bool, *, timed: bool) -> Any:
     if not layer.first:
         signs = pieces.thresholded(pieces.channels_first(source), np.zeros(layer.in_c), np.zeros(layer.in_c, bool), 1)
         value = signs
-    outputs = [_layer_bits(value, subject, int8, turn) for turn in range(_repeats(subject) if timed else 1)]
-    window = Window((1, 1), _output_size(subject) if timed else (1, 1))
-    read = [pieces.binary_convolution(bits, _reader(layer), window) for bits in outputs]
-    model = pieces.model(opset13.concat(read, 1), source)
-    model.set_rt_info(str(len(outputs)), "layers")
+    rows, columns = Window(layer.kernel, layer.stride, layer.padding).output_size((layer.in_h, layer.in_w))
+    work = len(subject.inputs) * rows * columns * layer.weights.size
+    repeats = (REPEATS if work < LARGE_LAYER else LARGE_REPEATS) if timed else 1
+    outputs = [_layer_output(value, subject, int8, turn) for turn in range(repeats)]
+    if _gives_bits(layer):
+        size = (1, len(subject.inputs)) if layer.is_dense else (rows, columns)
+        window = Window((1, 1), size if timed else (1, 1))
+        outputs = [pieces.binary_convolution(bits, _reader(layer), window) for bits in outputs]
+    model = pieces.model(opset13.concat(outputs, 1), source)
+    model.set_rt_info(str(repeats), "layers")
     return model
 
 
-def _repeats(subject: BinaryLayer) -> int:
-    rows, columns = Window(subject.layer.kernel, subject.layer.stride, subject.layer.padding).output_size(
-        (subject.layer.in_h, subject.layer.in_w)
-    )
-    work = len(subject.inputs) * rows * columns * subject.layer.weights.size
-    return REPEATS if work < LARGE_LAYER else LARGE_REPEATS
+def _gives_bits(layer: LayerShape) -> bool:
+    return layer.out_c % pieces.CHANNEL_MULTIPLE == 0
 
 
-def _output_size(subject: BinaryLayer) -> tuple[int, int]:
-    layer = subject.layer
-    if layer.is_dense:
-        return (1, len(subject.inputs))
-    return Window(layer.kernel, layer.stride, layer.padding).output_size((layer.in_h, layer.in_w))
-
-
-def _layer_bits(value: Any, subject: BinaryLayer, int8: bool, turn: int) -> Any:
+def _layer_output(value: Any, subject: BinaryLayer, int8: bool, turn: int) -> Any:
+    """Bits, or sums: of a first dense layer in int8 those of u."""
     layer = subject.layer
     weights, thresholds = np.roll(layer.weights, turn, axis=0), np.roll(layer.thresholds, turn)
     falling = np.roll(layer.falling, turn)
@@ -268,13 +265,15 @@ def _layer_bits(value: Any, subject: BinaryLayer, int8: bool, turn: int) -> Any:
         sums = pieces.binary_convolution(value, weights, window)
     elif not layer.is_dense:
         image = (len(subject.inputs), layer.in_h, layer.in_w)
-        convolution = pieces.int8_convolution(value, weights, window, image) if int8 else None
-        sums = convolution if int8 else pieces.float_convolution(value, weights, window)
+        by_int8 = functools.partial(pieces.int8_convolution, image=image)
+        sums = (by_int8 if int8 else pieces.float_convolution)(value, weights, window)
     else:
         flat = weights[:, 0, 0]
         sums = pieces.int8_dense(value, flat) if int8 else pieces.float_dense(value, flat)
         limits = pieces.raw_thresholds(thresholds, flat) if int8 else thresholds
         sums = pieces.as_columns(sums, len(subject.inputs), layer.out_c)
+    if not _gives_bits(layer):
+        return sums
     return pieces.thresholded(sums, limits, falling, layer.num_taps * (INPUT_MAX if layer.first else 1))
 
 
@@ -329,12 +328,15 @@ class _ExpectedBits:
         self.images = _sample(len(subject.inputs))
         network = float_layer(layer, subject.inputs[self.images])
         sums = evaluate(network.steps, network.inputs)
-        sums = sums[:, :, None, None] if layer.is_dense else sums
+        self.sums = sums = sums[:, :, None, None] if layer.is_dense else sums
         thresholds, falling = layer.thresholds.reshape(-1, 1, 1), layer.falling.reshape(-1, 1, 1)
         self.bits = 2.0 * ((sums >= thresholds) != falling) - 1
 
     def __call__(self, name: str, kind: Kind, values: Array) -> None:
         layer = self.subject.layer
+        if not _gives_bits(layer):
+            self._compare_sums(name, values)
+            return
         reader = _reader(layer)[:, 0, 0].astype(np.float64)
         turned = [np.roll(self.bits[:, :, :1, :1], turn, axis=1) for turn in range(values.shape[1] // len(reader))]
         first_pixels = np.concatenate([np.einsum("oc,ncij->noij", reader, bits) for bits in turned], axis=1)
@@ -343,6 +345,15 @@ class _ExpectedBits:
         self._compare(f"{name}, as timed", values[self.images[rows]], first_pixels[rows])
         given = self._everywhere(name)
         self._compare(name, given[self.images], np.einsum("oc,ncij->noij", reader, self.bits))
+
+    def _compare_sums(self, name: str, values: Array) -> None:
+        layer = self.subject.layer
+        given = values.transpose(3, 1, 0, 2) if layer.is_dense else values
+        sums = self.sums
+        if layer.first and layer.is_dense and name == INT8_FIRST:
+            sums = (sums + INPUT_MAX * layer.weights.sum(axis=(1, 2, 3)).reshape(-1, 1, 1)) / 2
+        turned = [np.roll(sums, turn, axis=1) for turn in range(given.shape[1] // layer.out_c)]
+        self._compare(name, given[self.images], np.concatenate(turned, axis=1))
 
     def _everywhere(self, name: str) -> Array:
         """The small layer's sums of every pixel, ``[n, 16, h, w]``."""
@@ -360,5 +371,5 @@ class _ExpectedBits:
         wrong = given != wanted
         if wrong.any():
             raise VerificationError(
-                f"{name}: differs from the reference in {np.count_nonzero(wrong)} of {wrong.size} sums of bits"
+                f"{name}: differs from the reference in {np.count_nonzero(wrong)} of {wrong.size} sums"
             )
