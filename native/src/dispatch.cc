@@ -56,6 +56,9 @@ std::vector<InstructionSet> make_table() {
 #if defined(BINARYNET_HAVE_AVX2)
   table.push_back({&kAvx2Kernels, why_not_avx2()});
 #endif
+#if defined(BINARYNET_HAVE_NEON)
+  table.push_back({&kNeonKernels, ""});  // part of every 64-bit ARM processor
+#endif
   table.push_back({&kPortableKernels, ""});
   return table;
 }

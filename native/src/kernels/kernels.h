@@ -62,5 +62,8 @@ extern const KernelSet kAvx2Kernels;
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
 extern const KernelSet kAvx512VpopcntdqKernels;
 #endif
+#if defined(BINARYNET_HAVE_NEON)
+extern const KernelSet kNeonKernels;
+#endif
 
 }  // namespace binarynet
