@@ -221,6 +221,12 @@ inline __attribute__((always_inline)) void count_strip(const uint8_t* weights, c
         total[p][v] = vaddq_u8(total[p][v], both);
         upper[p][v] = vsraq_n_u8(upper[p][v], both, 4);
       }
+      // 28 of the 32 registers are in use: the weights of the next vector must not be loaded any earlier.
+      if (kVectors == 4) {
+        asm volatile(""
+                     : "+w"(total[0][v]), "+w"(upper[0][v]), "+w"(total[1][v]), "+w"(upper[1][v]),
+                       "+r"(weights));
+      }
     }
   }
 #pragma GCC unroll 2
