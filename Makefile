@@ -1,5 +1,6 @@
 # make demo   set up everything, then train, pack, verify, predict and measure on embedded data
-# make test   set up everything, then run the tests
+# make test   set up everything, then run the tests (those for 64-bit ARM among them, where their tools are)
+# make test-arm  only those
 # make check  format, lint, types, import rules, compiler warnings
 # make bench  this machine, side by side with what is installed
 
@@ -15,7 +16,7 @@ DEMO := demo-out
 # One thread per test process and for the tools underneath: the processes already use all cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test test-arm check format bench clean
 
 setup: $(VENV)/.native
 
@@ -43,6 +44,9 @@ demo: setup
 
 test: setup
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-arm: setup
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/native/test_aarch64.py
 
 check: setup
 	@mkdir -p build

@@ -266,8 +266,8 @@ void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
 
 }  // namespace
 
-void test_kernels(uint64_t seed) {
-  for (uint64_t round = 0; round < 1500; ++round) {
+void test_kernels(uint64_t seed, uint64_t rounds) {
+  for (uint64_t round = 0; round < rounds; ++round) {
     Random random(seed * 10000 + round);
     const Case test = random_case(&random);
     for (const binarynet::InstructionSet& set : binarynet::instruction_sets()) {

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from native_build import build
+from native_build import REPOSITORY, build
 
 
 @pytest.fixture(scope="session")
@@ -30,4 +30,13 @@ def sanitized(shared_directory: Path) -> Path:
         "-DBINARYNET_SANITIZE=address,undefined",
         "-DCMAKE_BUILD_TYPE=Debug",
         "-DCMAKE_CXX_FLAGS_DEBUG=-O1",
+    )
+
+
+@pytest.fixture(scope="session")
+def aarch64(shared_directory: Path) -> Path:
+    """For 64-bit ARM, by the cross compiler."""
+    return build(
+        shared_directory / "native-aarch64",
+        *("--toolchain", str(REPOSITORY / "native/cmake/aarch64-linux-gnu.cmake"), "-DBINARYNET_WERROR=ON"),
     )

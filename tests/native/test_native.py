@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
-from native_build import REPOSITORY, compiler, run, tool
+from native_build import REPOSITORY, assert_no_inline_code, compile_mutant, compiler, run
 from native_mutations import MUTATIONS, Mutation
 
 SUITES = ("api", "kernels", "networks", "threads", "training")
-SOURCES = REPOSITORY / "native" / "src"
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -34,16 +31,7 @@ def test_from_plain_c(optimized: Path) -> None:
 
 
 def test_kernels_share_no_inline_code(optimized: Path) -> None:
-    """Weak symbols of a kernel file could displace the same functions compiled for every processor."""
-    sources = optimized / "native/CMakeFiles/binarynet_core.dir/src"
-    objects = sorted([*(sources / "kernels").glob("*.o"), *(sources / "training").glob("avx*.o")])
-    assert {file.parent.name for file in objects} == {"kernels", "training"}
-    for file in objects:
-        symbols = run([tool("nm"), "--demangle", file]).stdout.splitlines()
-        kinds = {line[19:]: line[17] for line in symbols if len(line) > 19}
-        assert "T" in kinds.values() or "R" in kinds.values() or "D" in kinds.values(), f"{file.name}: no symbols"
-        weak = [name for name, kind in kinds.items() if kind in "WwVvu"]
-        assert not weak, f"{file.name}: {weak}"
+    assert_no_inline_code(optimized, {"kernels": "*.o", "training": "avx*.o"}, "nm")
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -92,44 +80,12 @@ int main() {
 """
 
 
-def compile_mutant(build: Path, mutation: Mutation, directory: Path) -> Path:
-    """The native tests with one broken source file: its object goes before the library, which then need not give
-    that file's symbols."""
-    original = SOURCES / mutation.file
-    text = original.read_text()
-    assert text.count(mutation.old) == 1, f"{mutation.file} has changed: adapt the mutation {mutation.name!r}"
-    copies = directory / original.parent.name
-    shutil.copytree(original.parent, copies)
-    (copies / original.name).write_text(text.replace(mutation.old, mutation.new))
-
-    source = SOURCES / (mutation.compiled or mutation.file)
-    commands = json.loads((build / "compile_commands.json").read_text())
-    command = next(entry["command"] for entry in commands if Path(entry["file"]) == source)
-    arguments = shlex.split(command.replace("-O3", "-O1"))
-    object_file = directory / "broken.o"
-    arguments[arguments.index("-o") + 1] = str(object_file)
-    arguments[arguments.index("-c") + 1] = str(copies / source.name)
-    compiled = run([*arguments, "-w"])
-    assert compiled.returncode == 0, compiled.stderr
-
-    program = directory / "broken"
-    tests = sorted((build / "native/tests/CMakeFiles/binarynet_tests.dir").glob("*.o"))
-    linked = run(
-        [
-            *(*shlex.split(compiler()), *tests, object_file, build / "native/libbinarynet.a"),
-            *("-pthread", "-o", program),
-        ]
-    )
-    assert linked.returncode == 0, linked.stderr
-    return program
-
-
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_mutants_are_noticed(optimized: Path, mutation: Mutation, tmp_path: Path) -> None:
     usable = run([optimized / "native/tests/binarynet_tests", "--list"]).stdout.split()
     if mutation.isa not in usable:
         pytest.skip(f"this machine or build has no {mutation.isa}")
-    program = compile_mutant(optimized, mutation, tmp_path)
+    program = compile_mutant(optimized, mutation, tmp_path, shlex.split(compiler()))
     result = run([program])
     assert result.returncode != 0, f"nothing noticed: {mutation.name}"
 
@@ -137,6 +93,7 @@ def test_mutants_are_noticed(optimized: Path, mutation: Mutation, tmp_path: Path
 def test_the_unbroken_program_passes(optimized: Path, tmp_path: Path) -> None:
     """The way mutants are built is not what makes them fail."""
     same = "constexpr int64_t kGroup = 8;"
-    program = compile_mutant(optimized, Mutation("nothing", "kernels/portable.cc", same, same), tmp_path)
+    mutation = Mutation("nothing", "kernels/portable.cc", same, same)
+    program = compile_mutant(optimized, mutation, tmp_path, shlex.split(compiler()))
     result = run([program])
     assert result.returncode == 0, result.stdout + result.stderr

@@ -179,21 +179,15 @@ inline __attribute__((always_inline)) void pair_rows(const Words& words, const u
   }
 }
 
-inline void add_bytes(uint8x16_t bytes, bool first, uint16_t* sums) {
-  uint16x8_t low = vmovl_u8(vget_low_u8(bytes));
-  uint16x8_t high = vmovl_high_u8(bytes);
-  if (!first) {
-    low = vaddq_u16(low, vld1q_u16(sums));
-    high = vaddq_u16(high, vld1q_u16(sums + 8));
-  }
-  vst1q_u16(sums, low);
-  vst1q_u16(sums + 8, high);
+inline void add_bytes(uint8x16_t bytes, uint16_t* sums) {
+  vst1q_u16(sums, vaddw_u8(vld1q_u16(sums), vget_low_u8(bytes)));
+  vst1q_u16(sums + 8, vaddw_high_u8(vld1q_u16(sums + 8), bytes));
 }
 
-// Four pixels, one block of K, added to sums ([pixel][kWordChannels]) unless it is the first.
+// Four pixels, one block of K, added to sums ([pixel][kWordChannels]).
 template <int kVectors>
 inline __attribute__((always_inline)) void count_strip(const uint8_t* weights, const uint8_t* rows,
-                                                       int32_t triples, bool first, uint16_t* sums) {
+                                                       int32_t triples, uint16_t* sums) {
   constexpr int kPairs = kStrip / 2;
   uint8x16_t total[kPairs][kVectors];  // T
   uint8x16_t upper[kPairs][kVectors];  // H
@@ -234,8 +228,8 @@ inline __attribute__((always_inline)) void count_strip(const uint8_t* weights, c
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       uint16_t* to = sums + 2 * p * kWordChannels + 16 * v;
-      add_bytes(vsubq_u8(total[p][v], vshlq_n_u8(upper[p][v], 4)), first, to);
-      add_bytes(upper[p][v], first, to + kWordChannels);
+      add_bytes(vsubq_u8(total[p][v], vshlq_n_u8(upper[p][v], 4)), to);
+      add_bytes(upper[p][v], to + kWordChannels);
     }
   }
 }
@@ -262,8 +256,7 @@ void count_pairs(const Call& call, int64_t begin, int64_t end) {
       uint8_t rows[kStrip / 2 * kBlockNibbles];
       pair_rows(words, taps[0], taps[1], rows);
       pair_rows(words, taps[2], taps[3], rows + kBlockNibbles);
-      count_strip<kVectors>(call.weights, rows, words.triples(), word == begin,
-                            call.sums + pixel * kWordChannels);
+      count_strip<kVectors>(call.weights, rows, words.triples(), call.sums + pixel * kWordChannels);
     }
   }
 }
@@ -293,13 +286,15 @@ void count_pixels(const Call& call, int64_t begin, int64_t end) {
         }
       }
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) add_bytes(ones[v], word == begin, sums + 16 * v);
+      for (int v = 0; v < kVectors; ++v) add_bytes(ones[v], sums + 16 * v);
     }
   }
 }
 
 template <int kVectors>
 void count_span(const Call& call, int64_t begin, int64_t end) {
+  memset(call.sums, 0,
+         static_cast<size_t>(round_up(call.num_pixels, kStrip)) * kWordChannels * sizeof(uint16_t));
   call.num_pixels <= kFewPixels ? count_pixels<kVectors>(call, begin, end)
                                 : count_pairs<kVectors>(call, begin, end);
 }
