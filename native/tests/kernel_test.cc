@@ -117,7 +117,8 @@ Case random_case(Random* random) {
   b.output = random->pick<BlockOutput>(
       {BlockOutput::int32, BlockOutput::float32, BlockOutput::bits, BlockOutput::bits, BlockOutput::bits});
   b.in_c = static_cast<int32_t>(random->pick(channels));
-  if (dense) b.in_c = static_cast<int32_t>(random->pick<int64_t>({10, 64, 200, 255, 256, 500, 1000, 2050}));
+  if (dense)
+    b.in_c = static_cast<int32_t>(random->pick<int64_t>({10, 64, 200, 255, 256, 270, 500, 1000, 2050}));
   if (!dense && b.input == BlockInput::bytes)
     b.in_c = static_cast<int32_t>(random->pick<int64_t>({1, 2, 3, 4, 17}));
   b.in_words = (b.in_c + 63) / 64;
@@ -125,6 +126,11 @@ Case random_case(Random* random) {
   b.out_words = (b.out_c + 63) / 64;
   b.in_h = dense ? 1 : static_cast<int32_t>(random->between(1, 10));
   b.in_w = dense ? 1 : static_cast<int32_t>(random->between(1, 10));
+  if (!dense && b.input == BlockInput::bytes && random->one_in(8)) {  // more than one tile of rows
+    b.in_h = static_cast<int32_t>(random->between(24, 40));
+    b.in_w = static_cast<int32_t>(random->between(16, 40));
+    test.batch = 1;
+  }
   if (dense) test.batch = random->pick<int64_t>({1, 2, 5, 16, 33, 64});
   const int64_t max_kernel = dense ? 1 : b.in_c > 65 ? 3 : 5;
   b.conv_h = choose_axis(random, b.in_h, max_kernel, &b.kernel_h, &b.stride_h, &b.pad_h);
@@ -150,8 +156,14 @@ Case random_case(Random* random) {
   }
 
   std::vector<int32_t> in, weights, falling;
+  // Pixels: any; black and white; all black; all white. The last three reach the largest sums.
+  const int64_t kind = b.input == BlockInput::bytes ? random->between(0, 3) : 0;
   for (int64_t i = 0; i < test.batch * b.in_h * b.in_w * b.in_c; ++i) {
-    in.push_back(static_cast<int32_t>(random->between(0, b.input == BlockInput::bytes ? 255 : 1)));
+    const int32_t most = b.input == BlockInput::bytes ? 255 : 1;
+    const int64_t value = kind == 0   ? random->between(0, most)
+                          : kind == 1 ? most * random->between(0, 1)
+                                      : most * (kind - 2);
+    in.push_back(static_cast<int32_t>(value));
   }
   // One channel in four agrees (or disagrees) with the first pixels of the first image wherever it can.
   const int64_t row = int64_t{b.kernel_h} * b.kernel_w * b.in_c;

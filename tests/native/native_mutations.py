@@ -28,7 +28,9 @@ AVX2_BITS = "kernels/avx2_bits.cc"
 AVX2_BYTES = "kernels/avx2_bytes.cc"
 AVX512 = "avx512_vpopcntdq"
 AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
-AVX512_BYTES = "kernels/avx512_vpopcntdq_bytes.cc"
+AVX512_DOT = "kernels/avx512_vpopcntdq_bytes_dot.cc"
+AVX512_LOOKUP = "kernels/avx512_vpopcntdq_bytes_lookup.cc"
+AVX512_TABLES = "kernels/avx512_vpopcntdq_bytes_tables.h"
 PORTABLE_DENSE = "training/portable_dense.cc"
 AVX512_DENSE = "training/avx512_vpopcntdq_dense.cc"
 
@@ -124,11 +126,41 @@ MUTATIONS = (
     Mutation("AVX2: 16-bit sums of bytes overflow", AVX2_BYTES, "kBlockQuads = 64", "kBlockQuads = 96", AVX2),
     Mutation("AVX-512: <= instead of <", AVX512_BITS, "_mm512_cmplt_epi32_mask(", "_mm512_cmple_epi32_mask(", AVX512),
     Mutation("AVX-512: a strip of two is left out", AVX512_BITS, "pixels - pixel == 2", "pixels - pixel == 9", AVX512),
-    Mutation("AVX-512: >= instead of >", AVX512_BYTES, "_mm512_cmpgt_epi32_mask(", "_mm512_cmpge_epi32_mask(", AVX512),
-    Mutation("AVX-512: 2u - 254", CLASSES, "-255 * (2 * ones", "-254 * (2 * ones", AVX512, AVX512_BYTES),
+    Mutation("AVX-512: >= instead of >", AVX512_DOT, "_mm512_cmpgt_epi32_mask(", "_mm512_cmpge_epi32_mask(", AVX512),
+    Mutation("AVX-512: 2u - 254", CLASSES, ": -255;", ": -254;", AVX512, AVX512_DOT),
     Mutation(
-        "AVX-512: the last quad of a dense layer", AVX512_BYTES, "quad % 16 * 4) & 15", "quad % 16 * 4) & 7", AVX512
+        "AVX-512: the last quad of a dense layer", AVX512_DOT, "quad % 16 * 4) & 15", "quad % 16 * 4) & 7", AVX512
     ),
+    Mutation("AVX-512: 16-bit sums of pixels overflow", AVX512_LOOKUP, "kMostChunks = 8", "kMostChunks = 12", AVX512),
+    Mutation(
+        "AVX-512: 16-bit sums of centred pixels overflow",
+        AVX512_LOOKUP,
+        "kMostCentredChunks = 15",
+        "kMostCentredChunks = 18",
+        AVX512,
+    ),
+    Mutation("AVX-512: a 16-bit bound wraps", AVX512_LOOKUP, "larger(bound, INT16_MIN)", "bound", AVX512),
+    Mutation(
+        "AVX-512: a block starts anew in each pass", AVX512_LOOKUP, "begun = !call.first", "begun = false", AVX512
+    ),
+    Mutation("AVX-512: sums out of order", AVX512_LOOKUP, "(even, high, odd)", "(odd, high, even)", AVX512),
+    Mutation(
+        "AVX-512: taps behind the last one count as -128",
+        AVX512_TABLES,
+        "kCentred ? -128 : 0)",
+        "0)",
+        AVX512,
+        AVX512_LOOKUP,
+    ),
+    Mutation(
+        "AVX-512: the sixth tap is always added",
+        AVX512_TABLES,
+        "signs(kBit[4], 0)",
+        "signs(kBit[4], ~0u)",
+        AVX512,
+        AVX512_LOOKUP,
+    ),
+    Mutation("AVX-512: centred weights", CLASSES, "centred ? 1 :", "centred ? -1 :", AVX512, AVX512_LOOKUP),
     Mutation("training: NaN has the bit 0", PORTABLE_DENSE, "!(values[col] < 0)", "values[col] >= 0"),
     Mutation("training: a group is its last term", PORTABLE_DENSE, "? term : sum + term", "? term : term"),
     Mutation("training: masked inputs count as 1", "training/dense.cc", "255 * masked", "256 * masked"),

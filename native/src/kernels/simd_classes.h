@@ -14,6 +14,8 @@
 //     weights over the taps inside of the image,
 //       sum = sum of (2u - 255) * w = 2 * D - 255 * W
 //       sum >= t  <=>  D > floor((t - constant - 1) / 2)
+//   The count may also be the sum of (u - 128) * w over the taps inside of the image, which is smaller; then
+//       sum = 2 * count + W
 //
 // Output positions whose windows lose the same rows and columns to the border share one class, and so one
 // constant and one bound per channel.
@@ -95,7 +97,7 @@ inline Classes carve_classes(const Block& b, bool flat, int64_t width, Carver* c
 
 inline int64_t floor_half(int64_t value) { return value >= 0 ? value / 2 : -((1 - value) / 2); }
 
-inline void prepare_constants(const Block& b, bool flat, const Classes& c) {
+inline void prepare_constants(const Block& b, bool flat, bool centred, const Classes& c) {
   memset(c.constants, 0, sizeof(int32_t) * static_cast<size_t>(c.count() * c.width));
   const bool bytes = b.input == BlockInput::bytes;
   const int64_t words = divide_up(b.in_c, 64);
@@ -105,7 +107,8 @@ inline void prepare_constants(const Block& b, bool flat, const Classes& c) {
       for (int32_t kx = 0; kx < b.kernel_w; ++kx, weights += words) {
         int32_t ones = 0;
         for (int64_t word = 0; word < words; ++word) ones += __builtin_popcountll(weights[word]);
-        const int32_t inside = bytes ? -255 * (2 * ones - b.in_c) : b.in_c;
+        const int32_t weight_factor = centred ? 1 : -255;
+        const int32_t inside = bytes ? weight_factor * (2 * ones - b.in_c) : b.in_c;
         const int32_t outside = bytes ? 0 : 2 * ones;
         int32_t* constant = c.constants + channel;
         for (int32_t r = 0; r < c.rows; ++r) {
@@ -140,12 +143,13 @@ inline void prepare_bounds(const Block& b, const Classes& c) {
   }
 }
 
-inline void prepare_classes(const Block& b, bool flat, const Classes& c) {
+// centred: 8-bit pixels are counted as u - 128.
+inline void prepare_classes(const Block& b, bool flat, const Classes& c, bool centred = false) {
   if (!flat) {
     row_axis(b).classes(c.row_class, c.ranges);
     col_axis(b).classes(c.col_class, c.ranges + c.rows);
   }
-  prepare_constants(b, flat, c);
+  prepare_constants(b, flat, centred, c);
   if (b.output == BlockOutput::bits) prepare_bounds(b, c);
 }
 
