@@ -109,6 +109,39 @@ void binarynet_session_free(binarynet_session* session);
  * words or numbers, overlapping nothing. batch may be 0. Large batches are computed in chunks. */
 binarynet_status binarynet_session_run(const binarynet_session* session, const void* images, int64_t batch,
                                        void* const* outputs);
+
+/* What a run over this many images does: for people, and for whoever measures it. */
+typedef struct binarynet_plan {
+  int64_t num_chunks, chunk; /* the batch is computed in so many chunks of (at most) so many images */
+  int64_t weight_bytes;      /* parameters of all steps as the kernels want them */
+  int64_t arena_bytes;       /* values between the steps, of one chunk */
+  int64_t scratch_bytes;     /* the kernels' own memory: the step that needs most */
+  int64_t workspace_bytes;   /* allocated for each run at a time, kept for later ones; enough for any batch */
+} binarynet_plan;
+
+/* One step over one chunk. Texts live as long as the library. */
+typedef struct binarynet_step {
+  const char* kind;          /* "block" (convolution, max_pool, threshold in one), or the operation's name */
+  const char* method;        /* how it is computed, in a few words */
+  binarynet_value values[3]; /* the values that it computes, fused; only the last one goes to memory */
+  int32_t num_values;
+  int32_t threads;         /* that may take part */
+  int64_t units, tasks;    /* work is divided into units, threads take ranges of them: so many tasks */
+  const char* why_threads; /* why so many threads, in a few words */
+  int64_t weight_bytes, scratch_bytes, in_bytes, out_bytes;
+  int64_t work; /* rough: as many 64-bit XNOR-popcounts */
+} binarynet_step;
+
+int32_t binarynet_session_num_steps(const binarynet_session* session);
+/* steps: memory for num_steps of them, as many as the session has. batch is at least 1. */
+binarynet_status binarynet_session_describe(const binarynet_session* session, int64_t batch,
+                                            binarynet_plan* plan, binarynet_step* steps, size_t num_steps);
+/* binarynet_session_run() with a look at the clock before and after each step: the time of step i is added to
+ * nanoseconds[i]. */
+binarynet_status binarynet_session_profile(const binarynet_session* session, const void* images,
+                                           int64_t batch, void* const* outputs, int64_t* nanoseconds,
+                                           size_t num_steps);
+
 /* Name of the instruction set in use: a string that lives as long as the library. "" for NULL. */
 const char* binarynet_session_isa(const binarynet_session* session);
 int32_t binarynet_session_num_threads(const binarynet_session* session);

@@ -114,10 +114,13 @@ Array::Array(nb::handle object, const char* name, char element, const std::vecto
 
 Array::~Array() { PyBuffer_Release(&view_); }
 
-nb::object empty_array(nb::handle numpy_empty, const char* dtype, const std::vector<int64_t>& shape,
+nb::object empty_array(nb::handle numpy_empty, nb::handle dtype, const std::vector<int64_t>& shape,
                        void** data) {
-  nb::list lengths;
-  for (const int64_t length : shape) lengths.append(length);
+  const nb::object lengths = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
+  if (!lengths.is_valid()) throw nb::python_error();
+  for (size_t i = 0; i < shape.size(); ++i) {
+    PyTuple_SET_ITEM(lengths.ptr(), static_cast<Py_ssize_t>(i), nb::int_(shape[i]).release().ptr());
+  }
   nb::object array = numpy_empty(lengths, dtype);
   Py_buffer view;
   if (PyObject_GetBuffer(array.ptr(), &view, PyBUF_CONTIG) != 0) throw nb::python_error();

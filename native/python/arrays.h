@@ -45,7 +45,7 @@ class Array {
 };
 
 // A new array of numpy.empty; `data` receives its address.
-nb::object empty_array(nb::handle numpy_empty, const char* dtype, const std::vector<int64_t>& shape,
+nb::object empty_array(nb::handle numpy_empty, nb::handle dtype, const std::vector<int64_t>& shape,
                        void** data);
 
 }  // namespace binarynet_python

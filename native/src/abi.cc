@@ -63,6 +63,12 @@ binarynet_status add_value(binarynet_graph* graph, binarynet_value* value, Funct
   });
 }
 
+void require_steps(const binarynet_session& session, size_t given) {
+  if (given != static_cast<size_t>(session.session.num_steps())) {
+    invalid("num_steps is ", given, ", but the session has ", session.session.num_steps(), " steps");
+  }
+}
+
 const binarynet::InstructionSet* instruction_set(int32_t index) {
   const auto& table = binarynet::instruction_sets();
   return index >= 0 && static_cast<size_t>(index) < table.size() ? &table[static_cast<size_t>(index)]
@@ -163,6 +169,32 @@ binarynet_status binarynet_session_run(const binarynet_session* session, const v
   return guarded([&] {
     require(session, "session");
     session->session.run(images, batch, outputs);
+  });
+}
+
+int32_t binarynet_session_num_steps(const binarynet_session* session) {
+  return session == nullptr ? 0 : session->session.num_steps();
+}
+
+binarynet_status binarynet_session_describe(const binarynet_session* session, int64_t batch,
+                                            binarynet_plan* plan, binarynet_step* steps, size_t num_steps) {
+  return guarded([&] {
+    require(session, "session");
+    require(plan, "plan");
+    if (num_steps > 0) require(steps, "steps");
+    require_steps(*session, num_steps);
+    session->session.describe(batch, plan, steps);
+  });
+}
+
+binarynet_status binarynet_session_profile(const binarynet_session* session, const void* images,
+                                           int64_t batch, void* const* outputs, int64_t* nanoseconds,
+                                           size_t num_steps) {
+  return guarded([&] {
+    require(session, "session");
+    if (num_steps > 0) require(nanoseconds, "nanoseconds");
+    require_steps(*session, num_steps);
+    session->session.run(images, batch, outputs, nanoseconds);
   });
 }
 

@@ -84,7 +84,8 @@ class Planner {
     const Value& value = values_[v];
     if (value.op == Op::input || is_view(value)) return;
     Step step{};
-    step.result = v;
+    step.result = step.values[0] = v;
+    step.num_values = 1;
     step.parameters = value.parameters;
     const binarynet_value_info& source = values_[value.source].info;
     step.geometry = {source.h, source.w, value.info.h, value.info.w, source.c, value.window};
@@ -120,6 +121,7 @@ class Planner {
     result.first_step = result.last_step = index;
     storage_of(value.source).last_step = index;
     source_of_step_.push_back(value.source);
+    plan_.work_per_image += static_cast<double>(step.work_per_image);
     plan_.steps.push_back(std::move(step));
   }
 
@@ -169,8 +171,11 @@ class Planner {
       block.falling = step->threshold_parameters->falling.data();
       step->result = threshold;
     }
+    step->num_values = 0;
     for (const binarynet_value fused : {v, pool, threshold}) {
-      if (fused >= 0) done_[fused] = true;
+      if (fused < 0) continue;
+      done_[fused] = true;
+      step->values[step->num_values++] = fused;
     }
     step->kind = StepKind::block;
     step->block = block;

@@ -23,7 +23,9 @@ struct Place {
 
 struct Step {
   StepKind kind;
-  binarynet_value result;  // the value that it computes
+  binarynet_value result;     // the value that it computes
+  binarynet_value values[3];  // the values fused into it, in order; the last one is the result
+  int32_t num_values;
   Place in, out;
   Block block;                                   // kind == block
   OpGeometry geometry;                           // all other kinds
@@ -44,6 +46,7 @@ struct Plan {
   std::vector<binarynet_value_info> outputs;
   binarynet_value_info input;
   int64_t arena_bytes_per_image = 0;  // a multiple of the alignment
+  double work_per_image = 0;          // of all steps
 };
 
 Plan make_plan(const Graph& graph, const std::vector<binarynet_value>& outputs);

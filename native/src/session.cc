@@ -1,8 +1,8 @@
 #include "session.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
-#include <utility>
 
 #include "dispatch.h"
 #include "error.h"
@@ -14,10 +14,15 @@ namespace {
 // leaves enough images to share the work of reading the weights.
 constexpr int64_t kChunkBytes = int64_t{4} << 20;
 constexpr int64_t kMaxChunk = 1024;
-// A thread is asked to help only for at least this much work (64-bit XNOR-popcounts: some ten microseconds).
+// A range of units that a thread takes has at least this much work (64-bit XNOR-popcounts: about a
+// microsecond with the widest instructions, some ten with portable ones). There are a few ranges per thread,
+// so that one that comes late, or is interrupted, takes fewer.
 constexpr int64_t kWorkPerTask = 32768;
-constexpr size_t kMaxIdleWorkspaces = 8;
+constexpr int64_t kTasksPerThread = 4;
+// Sleeping threads are woken only if the chunk still has this much work, or all is done when they come.
+constexpr double kWorkToWake = 1 << 19;
 constexpr int32_t kMaxThreads = 1024;
+static_assert(kTasksPerThread * kMaxThreads <= ThreadPool::kMaxCount, "a pool counts tasks in 16 bits");
 
 int32_t checked_threads(int32_t requested) {
   if (requested < 0 || requested > kMaxThreads) {
@@ -34,13 +39,7 @@ std::vector<binarynet_value> checked_outputs(const binarynet_session_options& op
 
 }  // namespace
 
-struct Session::Workspace {
-  AlignedBuffer arena;
-  AlignedBuffer scratch;
-};
-
-// One step over one chunk, its units divided into `tasks` contiguous ranges, each with its own scratch
-// memory.
+// One step over one chunk.
 struct Session::Call {
   const KernelSet* kernels;
   const Step* step;
@@ -48,16 +47,28 @@ struct Session::Call {
   const void* in;
   void* out;
   int64_t count;  // images
-  int64_t units;
-  int64_t tasks;
+  Division division;
   char* scratch;
-  size_t scratch_stride;
 };
 
 Session::Session(const Graph& graph, const binarynet_session_options& options)
     : kernels_(choose_kernels(options.isa)),
       num_threads_(checked_threads(options.num_threads)),
       plan_(make_plan(graph, checked_outputs(options))) {
+  int64_t largest = bytes_per_image(plan_.input);
+  for (const binarynet_value_info& info : plan_.outputs) largest = std::max(largest, bytes_per_image(info));
+  max_batch_ = PTRDIFF_MAX / largest;
+  const int64_t fitting = kChunkBytes / std::max<int64_t>(plan_.arena_bytes_per_image, 1);
+  chunk_ = std::clamp<int64_t>(fitting, 1, kMaxChunk);
+  arena_bytes_ = static_cast<size_t>(plan_.arena_bytes_per_image * chunk_);
+  prepare_steps();
+  workspaces_ = std::make_unique<Workspaces>(arena_bytes_ + scratch_bytes());
+  if (num_threads_ > 1) pool_ = std::make_unique<ThreadPool>(num_threads_);
+}
+
+Session::~Session() = default;
+
+void Session::prepare_steps() {
   prepared_.resize(plan_.steps.size());
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
@@ -65,37 +76,50 @@ Session::Session(const Graph& graph, const binarynet_session_options& options)
     prepared_[i] = AlignedBuffer(kernels_.prepared_bytes(step.block));
     kernels_.prepare(step.block, prepared_[i].data());
   }
-  const int64_t fitting = kChunkBytes / std::max<int64_t>(plan_.arena_bytes_per_image, 1);
-  chunk_ = std::clamp<int64_t>(fitting, 1, kMaxChunk);
-  idle_.reserve(kMaxIdleWorkspaces);
-  if (num_threads_ > 1) pool_ = std::make_unique<ThreadPool>(num_threads_);
 }
 
-Session::~Session() = default;
+// Of the step and the chunk that need most: kernels choose by the number of images, so every one is asked
+// for.
+size_t Session::scratch_bytes() const {
+  size_t most = 0;
+  for (const Step& step : plan_.steps) {
+    if (step.kind != StepKind::block) continue;
+    for (int64_t count = 1; count <= chunk_; ++count) {
+      const Division division = divide(step, count);
+      most = std::max(most, division.scratch_stride * static_cast<size_t>(division.threads));
+    }
+  }
+  return most;
+}
 
-void Session::run(const void* images, int64_t batch, void* const* outputs) const {
+int64_t Session::chunk_of(int64_t batch) const {
+  const int64_t num_chunks = (batch + chunk_ - 1) / chunk_;
+  return (batch + num_chunks - 1) / num_chunks;
+}
+
+void Session::run(const void* images, int64_t batch, void* const* outputs, int64_t* nanoseconds) const {
   check_arguments(images, batch, outputs);
   if (batch == 0) return;
-  std::unique_ptr<Workspace> workspace = take_workspace();
-  const int64_t num_chunks = (batch + chunk_ - 1) / chunk_;
-  const int64_t per_chunk = (batch + num_chunks - 1) / num_chunks;
+  const Workspaces::Lease workspace = workspaces_->take();
+  const int64_t per_chunk = chunk_of(batch);
   for (int64_t begin = 0; begin < batch; begin += per_chunk) {
     run_chunk(static_cast<const char*>(images), begin, std::min(per_chunk, batch - begin), outputs,
-              workspace.get());
+              workspace.data(), nanoseconds);
   }
-  give_workspace(std::move(workspace));
   for (const Copy& copy : plan_.copies) {
     const void* from = copy.from.kind == Place::input ? images : outputs[copy.from.index];
     std::memcpy(outputs[copy.to], from, static_cast<size_t>(batch * copy.from.bytes_per_image));
   }
 }
 
-void Session::check_arguments(const void* images, int64_t batch, void* const* outputs) const {
-  int64_t largest = bytes_per_image(plan_.input);
-  for (const binarynet_value_info& info : plan_.outputs) largest = std::max(largest, bytes_per_image(info));
-  if (batch < 0 || batch > PTRDIFF_MAX / largest) {
-    invalid("run: batch is ", batch, ", expected 0 to ", PTRDIFF_MAX / largest);
+void Session::check_batch(int64_t batch, const char* where) const {
+  if (batch < 0 || batch > max_batch_) {
+    invalid(where, ": batch is ", batch, ", expected 0 to ", max_batch_);
   }
+}
+
+void Session::check_arguments(const void* images, int64_t batch, void* const* outputs) const {
+  check_batch(batch, "run");
   if (batch == 0) return;
   if (images == nullptr) invalid("run: images is null");
   if (plan_.input.type == BINARYNET_BITS) check_bits(images, batch);
@@ -126,20 +150,27 @@ void Session::check_bits(const void* images, int64_t batch) const {
 }
 
 void Session::run_chunk(const char* images, int64_t begin, int64_t count, void* const* outputs,
-                        Workspace* workspace) const {
-  const size_t arena_bytes = static_cast<size_t>(plan_.arena_bytes_per_image * count);
-  if (workspace->arena.bytes() < arena_bytes) workspace->arena = AlignedBuffer(arena_bytes);
-  char* arena = static_cast<char*>(workspace->arena.data());
+                        char* workspace, int64_t* nanoseconds) const {
   const auto address = [&](const Place& place) -> char* {
     return place.kind == Place::output
                ? static_cast<char*>(outputs[place.index]) + begin * place.bytes_per_image
-               : arena + place.offset * count;
+               : workspace + place.offset * count;
   };
+  double work_left = plan_.work_per_image * static_cast<double>(count);
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
     const void* in =
         step.in.kind == Place::input ? images + begin * step.in.bytes_per_image : address(step.in);
-    run_step(step, prepared_[i], in, address(step.out), count, &workspace->scratch);
+    const auto wake = work_left >= kWorkToWake ? ThreadPool::Wake::yes : ThreadPool::Wake::no;
+    work_left -= static_cast<double>(step.work_per_image) * static_cast<double>(count);
+    if (nanoseconds == nullptr) {
+      run_step(i, in, address(step.out), count, workspace + arena_bytes_, wake);
+    } else {
+      const auto start = std::chrono::steady_clock::now();
+      run_step(i, in, address(step.out), count, workspace + arena_bytes_, wake);
+      const auto time = std::chrono::steady_clock::now() - start;
+      nanoseconds[i] += std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+    }
   }
 }
 
@@ -155,40 +186,49 @@ int64_t Session::units_of(const Step& step, int64_t count) const {
   }
 }
 
-void Session::run_step(const Step& step, const AlignedBuffer& prepared, const void* in, void* out,
-                       int64_t count, AlignedBuffer* scratch) const {
-  Call call{&kernels_, &step, prepared.data(), in, out, count, units_of(step, count), 1, nullptr, 0};
-  if (pool_ != nullptr) {
-    const int64_t worthwhile = static_cast<int64_t>(static_cast<double>(step.work_per_image) *
-                                                    static_cast<double>(count) / kWorkPerTask);
-    call.tasks = std::clamp<int64_t>(std::min(worthwhile, call.units), 1, num_threads_);
+Session::Division Session::divide(const Step& step, int64_t count) const {
+  Division division{units_of(step, count), 1, 1, 0, "the session has one thread"};
+  if (num_threads_ > 1) {
+    const auto worthwhile = static_cast<int64_t>(static_cast<double>(step.work_per_image) *
+                                                 static_cast<double>(count) / kWorkPerTask);
+    division.tasks =
+        std::clamp<int64_t>(std::min(worthwhile, division.units), 1, kTasksPerThread * num_threads_);
+    division.threads = static_cast<int32_t>(std::min<int64_t>(division.tasks, num_threads_));
+    division.why = division.tasks > 1    ? "shared"
+                   : division.units == 1 ? "one unit: nothing to share"
+                                         : "too little work to share";
   }
   if (step.kind == StepKind::block) {
-    const int64_t units_per_task = (call.units + call.tasks - 1) / call.tasks;
-    call.scratch_stride = round_up(kernels_.workspace_bytes(step.block, count, units_per_task));
-    const size_t bytes = call.scratch_stride * static_cast<size_t>(call.tasks);
-    if (scratch->bytes() < bytes) *scratch = AlignedBuffer(bytes);
-    call.scratch = static_cast<char*>(scratch->data());
+    const int64_t units_per_task = (division.units + division.tasks - 1) / division.tasks;
+    division.scratch_stride = round_up(kernels_.workspace_bytes(step.block, count, units_per_task));
   }
-  if (call.tasks == 1) {
-    run_units(&call, 0);
+  return division;
+}
+
+void Session::run_step(size_t index, const void* in, void* out, int64_t count, char* scratch,
+                       ThreadPool::Wake wake) const {
+  const Step& step = plan_.steps[index];
+  const Call call{&kernels_, &step, prepared_[index].data(), in, out, count, divide(step, count), scratch};
+  if (call.division.tasks == 1) {
+    run_units(&call, 0, 0);
   } else {
-    pool_->run(call.tasks, &Session::run_units, &call);
+    pool_->run(call.division.tasks, &Session::run_units, &call, wake);
   }
 }
 
-void Session::run_units(const void* context, int64_t index) {
+void Session::run_units(const void* context, int64_t index, int32_t participant) {
   const Call& call = *static_cast<const Call*>(context);
   const Step& step = *call.step;
-  const int64_t share = call.units / call.tasks;
-  const int64_t larger = call.units % call.tasks;  // so many ranges have one unit more
+  const int64_t share = call.division.units / call.division.tasks;
+  const int64_t larger = call.division.units % call.division.tasks;  // so many ranges have one unit more
   const int64_t begin = index * share + std::min(index, larger);
   const int64_t end = begin + share + (index < larger ? 1 : 0);
   const auto* sums = static_cast<const int32_t*>(call.in);
   const auto* bits = static_cast<const uint64_t*>(call.in);
   switch (step.kind) {
     case StepKind::block: {
-      void* scratch = call.scratch_stride == 0 ? nullptr : call.scratch + call.scratch_stride * index;
+      const size_t stride = call.division.scratch_stride;
+      void* scratch = stride == 0 ? nullptr : call.scratch + stride * static_cast<size_t>(participant);
       call.kernels->run(step.block, call.prepared, call.in, call.out, call.count, begin, end, scratch);
       break;
     }
@@ -211,21 +251,58 @@ void Session::run_units(const void* context, int64_t index) {
   }
 }
 
-std::unique_ptr<Session::Workspace> Session::take_workspace() const {
-  {
-    const std::lock_guard<std::mutex> lock(idle_mutex_);
-    if (!idle_.empty()) {
-      std::unique_ptr<Workspace> workspace = std::move(idle_.back());
-      idle_.pop_back();
-      return workspace;
-    }
+namespace {
+
+const char* kind_name(const Step& step) {
+  switch (step.kind) {
+    case StepKind::block:
+      return "block";
+    case StepKind::max_pool_i32:
+    case StepKind::max_pool_bits:
+      return "max_pool";
+    case StepKind::threshold:
+      return "threshold";
+    case StepKind::affine:
+      return "affine";
+    case StepKind::flatten_bits:
+      return "flatten";
   }
-  return std::make_unique<Workspace>();
+  return "";
 }
 
-void Session::give_workspace(std::unique_ptr<Workspace> workspace) const {
-  const std::lock_guard<std::mutex> lock(idle_mutex_);
-  if (idle_.size() < kMaxIdleWorkspaces) idle_.push_back(std::move(workspace));  // reserved: cannot throw
+}  // namespace
+
+void Session::describe(int64_t batch, binarynet_plan* plan, binarynet_step* steps) const {
+  check_batch(batch, "plan");
+  if (batch == 0) invalid("plan: batch is 0, expected at least 1");
+  const int64_t count = chunk_of(batch);
+  *plan = {};
+  plan->chunk = count;
+  plan->num_chunks = (batch + count - 1) / count;
+  plan->arena_bytes = plan_.arena_bytes_per_image * count;
+  plan->workspace_bytes = static_cast<int64_t>(workspaces_->bytes());
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    const Division division = divide(step, count);
+    binarynet_step& info = steps[i];
+    info = {};
+    info.kind = kind_name(step);
+    info.method = step.kind == StepKind::block ? kernels_.method(step.block, count) : "plain loop";
+    std::copy_n(step.values, 3, info.values);
+    info.num_values = step.num_values;
+    info.units = division.units;
+    info.tasks = division.tasks;
+    info.threads = division.threads;
+    info.why_threads = division.why;
+    info.weight_bytes = static_cast<int64_t>(prepared_[i].bytes());
+    info.scratch_bytes = static_cast<int64_t>(division.scratch_stride) * division.threads;
+    info.in_bytes = step.in.bytes_per_image * count;
+    info.out_bytes = step.out.bytes_per_image * count;
+    info.work = static_cast<int64_t>(
+        std::min(static_cast<double>(step.work_per_image) * static_cast<double>(count), 1e18));
+    plan->weight_bytes += info.weight_bytes;
+    plan->scratch_bytes = std::max(plan->scratch_bytes, info.scratch_bytes);
+  }
 }
 
 }  // namespace binarynet

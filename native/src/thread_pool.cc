@@ -1,9 +1,10 @@
 #include "thread_pool.h"
 
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
@@ -20,9 +21,14 @@
 namespace binarynet {
 namespace {
 
-// How often to look for work before going to sleep: a layer's end and the next layer's beginning are a few
-// microseconds apart, waking a thread takes longer than that.
-constexpr int kSpins = 400;
+using Clock = std::chrono::steady_clock;
+
+// How long to look for work before going to sleep. A network's steps and a program's calls one after the
+// other are microseconds apart, waking a thread takes some ten: but nobody pays for threads that have nothing
+// to do.
+constexpr auto kSpinning = std::chrono::microseconds(100);
+constexpr int kPausesPerGlance = 64;  // between two looks at the clock
+constexpr int kJobs = 16;             // runs that can get help at the same time; further ones work alone
 
 void pause() {
 #if defined(__x86_64__)
@@ -32,67 +38,129 @@ void pause() {
 #endif
 }
 
-// Lives on the stack of the caller. All fields but `unfinished` are guarded by State::mutex.
-struct Job {
-  ThreadPool::Task task;
-  const void* context;
-  int64_t count;
-  int64_t next;                     // first index that nobody has taken
-  std::atomic<int64_t> unfinished;  // indices whose task has not returned
-  Job* following;
+// Wait for a condition without sleeping; false if it took too long.
+template <class Condition>
+bool spin_until(const Condition& condition) {
+  Clock::time_point end{};
+  while (true) {
+    for (int i = 0; i < kPausesPerGlance; ++i) {
+      if (condition()) return true;
+      pause();
+    }
+    const Clock::time_point now = Clock::now();
+    if (end == Clock::time_point{}) end = now + kSpinning;
+    if (now >= end) return false;
+  }
+}
+
+// Counts forks: a child has the memory of its parent, but none of its threads. (Comparing process ids would
+// cost a system call in every run.)
+std::atomic<uint32_t> num_forks{0};
+
+void count_forks() {
+  static const int registered =
+      pthread_atfork(nullptr, nullptr, [] { num_forks.fetch_add(1, std::memory_order_relaxed); });
+  static_cast<void>(registered);
+}
+
+// One run(). Jobs belong to the pool, not to the stack of the caller, so that a thread that comes too late
+// reads memory that is there. `tickets` is what threads take indices from: run number << 32 | count << 16 |
+// next index. A thread that has taken an index holds the run up until it counts it as finished: only then are
+// the other fields written anew.
+struct alignas(64) Job {
+  std::atomic<uint64_t> tickets{0};
+  ThreadPool::Task task = nullptr;
+  const void* context = nullptr;
+  std::atomic<int32_t> participants{0};
+  std::atomic<bool> taken{false};
+  alignas(64) std::atomic<int64_t> unfinished{0};  // indices whose task has not returned
+
+  // The next index, or -1.
+  int64_t take_index() {
+    uint64_t ticket = tickets.load(std::memory_order_acquire);
+    while ((ticket & 0xffff) < ((ticket >> 16) & 0xffff)) {
+      if (tickets.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel,
+                                        std::memory_order_acquire)) {
+        return static_cast<int64_t>(ticket & 0xffff);
+      }
+    }
+    return -1;
+  }
 };
 
 }  // namespace
 
 struct ThreadPool::State {
-  std::mutex mutex;
+  Job jobs[kJobs];
+  alignas(64) std::atomic<uint64_t> num_posted{0};
+  std::atomic<int32_t> num_sleeping{0};  // threads that wait for work_posted
+  std::atomic<int32_t> num_waiting{0};   // callers that wait for job_finished
+  std::atomic<bool> stop{false};
+  std::mutex mutex;  // only to go to sleep, and to wake
   std::condition_variable work_posted;
   std::condition_variable job_finished;
-  Job* first_job = nullptr;  // jobs with indices left, newest first
-  int32_t num_sleeping = 0;  // threads waiting for work_posted
-  int32_t num_waiting = 0;   // callers waiting for job_finished
-  std::atomic<uint64_t> num_posted{0};
-  std::atomic<bool> stop{false};
-  pid_t process = getpid();
+  const uint32_t forks = num_forks.load(std::memory_order_relaxed);
   std::vector<std::thread> threads;
 
-  // Take one index of this job; unlink the job when that was the last. Call with the mutex held.
-  int64_t take(Job* job) {
-    const int64_t index = job->next++;
-    if (job->next == job->count) {
-      Job** link = &first_job;
-      while (*link != job) link = &(*link)->following;
-      *link = job->following;
+  // Work on this job as long as it has indices left; false if it had none.
+  bool help(Job* job) {
+    int64_t index = job->take_index();
+    if (index < 0) return false;
+    const int32_t participant = job->participants.fetch_add(1, std::memory_order_relaxed);
+    const Task task = job->task;
+    const void* context = job->context;
+    int64_t finished = 0;
+    while (index >= 0) {
+      task(context, index, participant);
+      ++finished;
+      index = job->take_index();  // of the same run: it cannot end before `finished` is counted
     }
-    return index;
+    if (job->unfinished.fetch_sub(finished) == finished && num_waiting.load() > 0) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+      }  // whoever waits has looked before or sleeps by now
+      job_finished.notify_all();
+    }
+    return true;
   }
 
   void work() {
-    uint64_t seen = 0;
-    while (true) {
-      for (int spin = 0; spin < kSpins; ++spin) {
-        if (stop.load(std::memory_order_relaxed) || num_posted.load(std::memory_order_relaxed) != seen) break;
-        pause();
-      }
+    while (!stop.load(std::memory_order_relaxed)) {
+      const uint64_t seen = num_posted.load();
+      bool helped = false;
+      for (Job& job : jobs) helped = help(&job) || helped;
+      if (helped) continue;
+      const auto news = [&] {
+        return num_posted.load(std::memory_order_relaxed) != seen || stop.load(std::memory_order_relaxed);
+      };
+      if (spin_until(news)) continue;
       std::unique_lock<std::mutex> lock(mutex);
-      while (first_job == nullptr && !stop.load(std::memory_order_relaxed)) {
-        seen = num_posted.load(std::memory_order_relaxed);
-        ++num_sleeping;
-        work_posted.wait(lock);
-        --num_sleeping;
-      }
-      if (stop.load(std::memory_order_relaxed)) return;
-      seen = num_posted.load(std::memory_order_relaxed);
-      while (first_job != nullptr) {
-        Job* job = first_job;
-        const int64_t index = take(job);
-        lock.unlock();
-        job->task(job->context, index);
-        const bool last = job->unfinished.fetch_sub(1, std::memory_order_release) == 1;
-        lock.lock();  // the job may be gone by now
-        if (last && num_waiting > 0) job_finished.notify_all();
+      num_sleeping.fetch_add(1);
+      work_posted.wait(lock, [&] { return num_posted.load() != seen || stop.load(); });
+      num_sleeping.fetch_sub(1);
+    }
+  }
+
+  void wake(int64_t helpers) {
+    if (num_sleeping.load() == 0) return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+    }
+    if (helpers == 1) {
+      work_posted.notify_one();
+    } else {
+      work_posted.notify_all();
+    }
+  }
+
+  Job* take_job() {
+    for (Job& job : jobs) {
+      if (!job.taken.load(std::memory_order_relaxed) &&
+          !job.taken.exchange(true, std::memory_order_acquire)) {
+        return &job;
       }
     }
+    return nullptr;
   }
 };
 
@@ -113,7 +181,9 @@ int32_t usable_cores() {
   return static_cast<int32_t>(std::min<int64_t>(cores, 1024));
 }
 
-ThreadPool::ThreadPool(int32_t num_threads) : state_(new State) {
+ThreadPool::ThreadPool(int32_t num_threads) : state_(nullptr) {
+  count_forks();
+  state_ = new State;
   try {
     state_->threads.reserve(static_cast<size_t>(num_threads));
     for (int32_t i = 1; i < num_threads; ++i) {
@@ -135,46 +205,46 @@ ThreadPool::~ThreadPool() { shut_down(); }
 void ThreadPool::shut_down() {
   // After fork() the child has a copy of this object but none of its threads: neither joining them nor
   // destroying what they wait on would return, so the copy is left alone.
-  if (state_->process != getpid()) return;
+  if (state_->forks != num_forks.load(std::memory_order_relaxed)) return;
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->stop.store(true, std::memory_order_relaxed);
+    state_->stop.store(true);
   }
   state_->work_posted.notify_all();
   for (std::thread& thread : state_->threads) thread.join();
   delete state_;
 }
 
-void ThreadPool::run(int64_t count, Task task, const void* context) {
-  if (count <= 1 || state_->process != getpid()) {
-    for (int64_t i = 0; i < count; ++i) task(context, i);
+void ThreadPool::run(int64_t count, Task task, const void* context, Wake wake) {
+  State& state = *state_;
+  const bool alone = count <= 1 || state.forks != num_forks.load(std::memory_order_relaxed);
+  Job* const job = alone ? nullptr : state.take_job();
+  if (job == nullptr) {
+    for (int64_t i = 0; i < count; ++i) task(context, i, 0);
     return;
   }
-  State& state = *state_;
-  Job job{task, context, count, 0, {count}, nullptr};
+  job->task = task;
+  job->context = context;
+  job->participants.store(1, std::memory_order_relaxed);
+  job->unfinished.store(count, std::memory_order_relaxed);
+  const uint64_t run_number = (job->tickets.load(std::memory_order_relaxed) >> 32) + 1;
+  job->tickets.store(run_number << 32 | static_cast<uint64_t>(count) << 16 | 1, std::memory_order_release);
+  state.num_posted.fetch_add(1);
+  if (wake == Wake::yes) state.wake(count - 1);
 
-  std::unique_lock<std::mutex> lock(state.mutex);
-  job.following = state.first_job;
-  state.first_job = &job;
-  state.num_posted.fetch_add(1, std::memory_order_relaxed);
-  if (state.num_sleeping > 0) state.work_posted.notify_all();
-  while (job.next < job.count) {
-    const int64_t index = state.take(&job);
-    lock.unlock();
-    task(context, index);
-    job.unfinished.fetch_sub(1, std::memory_order_release);
-    lock.lock();
+  int64_t finished = 0;
+  for (int64_t index = 0; index >= 0; index = job->take_index()) {  // 0 is the caller's own
+    task(context, index, 0);
+    ++finished;
   }
-  lock.unlock();
-
-  for (int spin = 0; spin < kSpins; ++spin) {
-    if (job.unfinished.load(std::memory_order_acquire) == 0) return;
-    pause();
+  const auto done = [job] { return job->unfinished.load(std::memory_order_acquire) == 0; };
+  if (job->unfinished.fetch_sub(finished, std::memory_order_acq_rel) != finished && !spin_until(done)) {
+    std::unique_lock<std::mutex> lock(state.mutex);
+    state.num_waiting.fetch_add(1);
+    state.job_finished.wait(lock, [job] { return job->unfinished.load() == 0; });
+    state.num_waiting.fetch_sub(1);
   }
-  lock.lock();
-  ++state.num_waiting;
-  while (job.unfinished.load(std::memory_order_acquire) != 0) state.job_finished.wait(lock);
-  --state.num_waiting;
+  job->taken.store(false, std::memory_order_release);
 }
 
 }  // namespace binarynet

@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
       {"api", [] { binarynet_tests::test_api(); }},
       {"kernels", [seed, rounds] { binarynet_tests::test_kernels(seed, rounds); }},
       {"networks", [seed] { binarynet_tests::test_networks(seed); }},
+      {"sessions", [] { binarynet_tests::test_whole_sessions(); }},
       {"threads", [seed] { binarynet_tests::test_threads(seed); }},
       {"training", [seed] { binarynet_tests::test_training(seed); }},
   };
@@ -40,7 +41,8 @@ int main(int argc, char** argv) {
   for (const std::string& name : chosen) {
     const auto suite = suites.find(name);
     if (suite == suites.end()) {
-      std::fprintf(stderr, "unknown suite '%s': expected api, kernels, networks, threads or training\n",
+      std::fprintf(stderr,
+                   "unknown suite '%s': expected api, kernels, networks, sessions, threads or training\n",
                    name.c_str());
       return 2;
     }

@@ -30,6 +30,7 @@ void test_pool() {
   binarynet::ThreadPool pool(3);
   struct Counts {
     std::atomic<int> seen[64];
+    std::atomic<int> busy[3];  // by participant
   };
   const auto use = [&pool] {
     for (int round = 0; round < 300; ++round) {
@@ -37,16 +38,23 @@ void test_pool() {
       const int64_t count = round % 65;
       pool.run(
           count,
-          [](const void* context, int64_t index) {
-            const_cast<Counts*>(static_cast<const Counts*>(context))->seen[index].fetch_add(1);
+          [](const void* context, int64_t index, int32_t participant) {
+            Counts& shared = *const_cast<Counts*>(static_cast<const Counts*>(context));
+            CHECK(participant >= 0 && participant < 3, "one of the threads");
+            CHECK(shared.busy[participant].fetch_add(1) == 0, "nobody else has this number");
+            shared.seen[index].fetch_add(1);
+            shared.busy[participant].fetch_sub(1);
           },
-          &counts);
+          &counts, round % 2 == 0 ? binarynet::ThreadPool::Wake::yes : binarynet::ThreadPool::Wake::no);
       for (int64_t i = 0; i < 64; ++i) CHECK(counts.seen[i] == (i < count ? 1 : 0), "each index once");
       if (round % 100 == 99) usleep(3000);  // long enough for the threads to go to sleep
     }
   };
   std::vector<std::thread> callers;
   for (int i = 0; i < 3; ++i) callers.emplace_back(use);
+  for (std::thread& caller : callers) caller.join();
+  callers.clear();
+  for (int i = 0; i < 20; ++i) callers.emplace_back(use);  // more than can get help
   for (std::thread& caller : callers) caller.join();
   CHECK(binarynet::usable_cores() >= 1, "at least one core");
 }

@@ -97,8 +97,28 @@ MUTATIONS = (
     Mutation(
         "a larger batch in the memory of a smaller one",
         "session.cc",
-        "if (workspace->arena.bytes() < arena_bytes) ",
-        "if (workspace->arena.bytes() == 0) ",
+        "static_cast<size_t>(plan_.arena_bytes_per_image * chunk_)",
+        "static_cast<size_t>(plan_.arena_bytes_per_image)",
+    ),
+    Mutation(
+        "threads share scratch memory", "session.cc", "stride * static_cast<size_t>(participant)", "0 * participant"
+    ),
+    Mutation(
+        "memory is not kept",
+        "workspaces.cc",
+        "if (slot.compare_exchange_strong(",
+        "if (buffer == nullptr && slot.compare_exchange_strong(",
+    ),
+    Mutation("memory of somebody else", "workspaces.cc", "slot.exchange(nullptr, ", "slot.exchange(slot.load(), "),
+    Mutation("a pool takes an index twice", "thread_pool.cc", "ticket + 1, ", "ticket + 0, "),
+    Mutation(
+        "a pool does not wait",
+        "thread_pool.cc",
+        "fetch_sub(finished, std::memory_order_acq_rel) != finished",
+        "fetch_sub(finished, std::memory_order_acq_rel) < 0",
+    ),
+    Mutation(
+        "padding bits of the input are not checked", "session.cc", "if (row >= 0) {", "if (row > batch * pixels) {"
     ),
     Mutation("padding bits are not checked", "graph.cc", "!= 0) return row;", "!= 0) return -1;"),
     Mutation("the limit of exact sums is not checked", "graph.cc", "info.c > limit /", "info.c > 2 * limit /"),

@@ -209,3 +209,14 @@ def test_bits_as_the_input() -> None:
     bits[2, 1, 0, 1] = 2
     with refused("INVALID_ARGUMENT", "padding bits of image 2 are not 0", "lowest 1 bits"):
         session.run(bits)
+
+
+def test_vectors_have_no_rows() -> None:
+    graph = _native.Graph()
+    sums = dense(graph, graph.add_input(1, 1, 5), 3)
+    session = _native.Session(graph, [sums], vectors=[0, sums])
+    assert session.run(np.zeros((4, 5), np.uint8))[0].shape == (4, 3)
+    with refused("INVALID_ARGUMENT", r"uint8 \[n, 5\]"):
+        session.run(np.zeros((4, 1, 1, 5), np.uint8))
+    with refused("INVALID_ARGUMENT", "value 0 is no vector"):
+        _native.Session(small_graph(), [3], vectors=[0])

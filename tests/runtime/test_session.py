@@ -247,3 +247,50 @@ def test_wrong_bits_are_refused(engine):
     bits[2, 1] |= np.uint64(1 << 36)
     with pytest.raises(UsageError, match=r"padding bits .*are not 0: .*only the lowest 36 bits are used"):
         session.run(bits)
+
+
+@each_engine
+@pytest.mark.parametrize("batch", [0, 1, 9])
+def test_results_go_where_they_are_wanted(engine, batch):
+    graph = dense_graph()
+    images = images_for(graph, batch)
+    session = Session(graph, engine=engine)
+    out = np.full((batch, 10), np.nan, np.float32)
+    assert session.run(images, out=out) is out
+    assert np.array_equal(out, session.run(images))
+    strided = np.repeat(images, 2, axis=0)[::2]
+    again = np.empty_like(out)
+    assert session.run(strided, out=again) is again
+    assert np.array_equal(again, out)
+
+
+@each_engine
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((5, 10), np.float64),
+        np.zeros((4, 10), np.float32),
+        np.zeros((5, 1, 1, 10), np.float32),
+        np.zeros((5, 20), np.float32)[:, ::2],
+        np.broadcast_to(np.float32(0), (5, 10)),
+        [0.0],
+    ],
+)
+def test_wrong_memory_for_results_is_refused(engine, out):
+    graph = dense_graph()
+    with pytest.raises(UsageError, match="out: expected "):
+        Session(graph, engine=engine).run(images_for(graph), out=out)
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
+def test_results_may_not_overwrite_the_images(engine):
+    session = Session(bits_graph(128, 128), engine=engine)
+    bits = random_inputs(np.random.default_rng(1), 6, session.graph)
+    with pytest.raises(UsageError, match="out: expected memory of its own, it overlaps the images"):
+        session.run(bits[:5], out=bits[1:])
+
+
+def test_python_arrays_of_other_kinds_are_refused():
+    graph = dense_graph()
+    with pytest.raises(ShapeError, match=r"expected a NumPy array .*, got memoryview"):
+        Session(graph, engine="portable").run(memoryview(images_for(graph)))

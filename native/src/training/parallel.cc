@@ -49,7 +49,7 @@ void* scratch(size_t bytes) {
 
 void run_on_threads(int32_t num_threads, int64_t count, ThreadPool::Task task, const void* context) {
   if (num_threads <= 1 || count <= 1) {
-    for (int64_t i = 0; i < count; ++i) task(context, i);
+    for (int64_t i = 0; i < count; ++i) task(context, i, 0);
     return;
   }
   pool_of(num_threads)->run(count, task, context);

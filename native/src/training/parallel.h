@@ -35,7 +35,7 @@ void parallel(int32_t num_threads, int64_t units, size_t workspace_bytes, const 
   workspace_bytes = round_up(workspace_bytes);
   void* workspaces = scratch(workspace_bytes * static_cast<size_t>(helpers));
   Call call{body, units, workspace_bytes, static_cast<char*>(workspaces), {0}};
-  const auto help = [](const void* context, int64_t helper) {
+  const auto help = [](const void* context, int64_t helper, int32_t) {
     Call& shared = *const_cast<Call*>(static_cast<const Call*>(context));
     void* workspace = shared.workspaces + static_cast<size_t>(helper) * shared.workspace_bytes;
     for (int64_t unit = shared.next++; unit < shared.units; unit = shared.next++) {

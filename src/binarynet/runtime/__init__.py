@@ -2,6 +2,7 @@
 
 from binarynet.runtime.engines import REFERENCE, Engine, check_engine, engines
 from binarynet.runtime.model import Model, Prediction, load
+from binarynet.runtime.plan import MethodRange, Plan, Step, StepTime, method_ranges
 from binarynet.runtime.session import Session
 from binarynet.runtime.verification import Difference, Source, ValueCheck, Verification, verify
 
@@ -9,14 +10,19 @@ __all__ = [
     "REFERENCE",
     "Difference",
     "Engine",
+    "MethodRange",
     "Model",
+    "Plan",
     "Prediction",
     "Session",
     "Source",
+    "Step",
+    "StepTime",
     "ValueCheck",
     "Verification",
     "check_engine",
     "engines",
     "load",
+    "method_ranges",
     "verify",
 ]

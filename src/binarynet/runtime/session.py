@@ -25,11 +25,13 @@ from binarynet.graph import (
     check_images,
     evaluate,
 )
-from binarynet.runtime.engines import REFERENCE, check_engine, forced_instruction_set
+from binarynet.runtime.engines import FORCE_VARIABLE, REFERENCE, check_engine, forced_instruction_set
+from binarynet.runtime.plan import Plan, Step, StepTime
 
 Array = npt.NDArray[Any]
 MAX_THREADS = 1024
 """Most threads that a session takes, as in the native core."""
+_MOST = 1 << 31
 
 
 class Session:
@@ -71,6 +73,10 @@ class Session:
         self._values = tuple(dict.fromkeys((graph.output, *taps)))
         self._asked = (engine, threads)
         self._native = None if engine == REFERENCE else _compile(graph, self._values, engine or forced, threads)
+        if engine is not None:
+            self._why_engine = "asked for"
+        else:
+            self._why_engine = "the best that can be used here" if forced is None else f"named by {FORCE_VARIABLE}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.graph, self.taps, *self._asked)
@@ -85,28 +91,81 @@ class Session:
         """Threads that one run may use."""
         return 1 if self._native is None else int(self._native.num_threads)
 
-    def run(self, images: Array) -> Array:
+    def run(self, images: Array, out: Array | None = None) -> Array:
         """The network's result for uint8 ``[n, *input shape]``: usually float32 scores ``[n, classes]``.
 
         Where the graph's input is packed bits, images are uint64 ``[n, ..., words(channels)]``.
 
+        Args:
+            images: the batch; C-contiguous ones are not copied.
+            out: memory for the result (its dtype and shape, C-contiguous, apart from the images), which is returned;
+                default: new memory.
+
         Raises:
-            ShapeError: wrong dtype or shape.
-            UsageError: padding bits of packed bits that are not 0.
+            ShapeError: wrong dtype or shape of the images.
+            UsageError: padding bits of packed bits that are not 0; an ``out`` that is not what it should be.
         """
-        return self.run_tapped(images)[self.graph.output]
+        return self._arrays(images, out)[0]
 
     def run_tapped(self, images: Array) -> dict[str, Array]:
         """Result and taps by name, in the layout of :mod:`binarynet.graph.ir`. Raises as :meth:`run`."""
-        check_images(self.graph, images)
-        if self._native is None:
-            return evaluate(self.graph, images, self._values)
+        return dict(zip(self._values, self._arrays(images, None), strict=True))
+
+    def plan(self, batch: int = 1) -> Plan:
+        """What :meth:`run` does with a batch of this size, step by step.
+
+        Raises:
+            UsageError: a batch below 1, or the reference, which has no plan.
+        """
+        native = self._planned()
         with _translated_errors():
-            arrays = self._native.run(_as_image(images))
-        return {
-            name: array if len(self.graph.types[name].shape) == 3 else array.reshape(len(images), array.shape[-1])
-            for name, array in zip(self._values, arrays, strict=True)
-        }
+            whole, rows = native.plan(_checked_count("batch", batch))
+        names = list(self.graph.types)
+        steps = (Step(**{**row, "values": tuple(names[value] for value in row["values"])}) for row in rows)
+        why = self._why_engine
+        return Plan(
+            **whole, engine=self.engine, why_engine=why, num_threads=self.num_threads, batch=batch, steps=tuple(steps)
+        )
+
+    def profile(self, images: Array, repeats: int = 10) -> tuple[StepTime, ...]:
+        """Wall-clock time of each step, in order, over so many runs one after the other (the first ones of a session
+        find cold caches). The clock is read around each step, natively; other runs are not slowed down by it.
+
+        Raises:
+            UsageError: no images, ``repeats`` below 1, or the reference, which has no steps; else as :meth:`run`.
+        """
+        native = self._planned()
+        repeats = _checked_count("repeats", repeats)
+        check_images(self.graph, images)
+        steps = self.plan(len(images)).steps
+        with _translated_errors():
+            times = native.profile(_plain(images), repeats)
+        return tuple(
+            StepTime(step, nanoseconds) for step, nanoseconds in zip(steps, zip(*times, strict=True), strict=True)
+        )
+
+    def _arrays(self, images: Array, out: Array | None) -> list[Array]:
+        """Result and taps. The native core checks what it is given; where it refuses, the reason is looked for here."""
+        native = self._native
+        if native is None:
+            arrays = list(evaluate(self.graph, images, self._values).values())
+            return arrays if out is None else [_copied(arrays[0], out), *arrays[1:]]
+        if type(images) is not np.ndarray:
+            check_images(self.graph, images)
+        try:
+            return native.run(images, out)  # type: ignore[no-any-return]
+        except RuntimeError:  # NativeError, whose module is not imported without need
+            check_images(self.graph, images)
+        with _translated_errors():  # of what is right but not contiguous or not aligned, a copy
+            return native.run(_plain(images), out)  # type: ignore[no-any-return]
+
+    def _planned(self) -> Any:
+        if self._native is None:
+            raise UsageError(
+                f"the engine {REFERENCE!r} has no plan and no steps to time: it computes node after node with NumPy; "
+                "use another engine"
+            )
+        return self._native
 
 
 def _rebuilt(
@@ -126,11 +185,25 @@ def _checked_threads(number: Any) -> int:
     return threads
 
 
-def _as_image(images: Array) -> Array:
-    """Contiguous ``[n, h, w, c]``; feature vectors are 1 x 1 images to the native core."""
-    if images.ndim == 2:
-        images = images[:, np.newaxis, np.newaxis]
-    return np.ascontiguousarray(images)
+def _checked_count(name: str, number: Any) -> int:
+    try:
+        count = operator.index(number)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= _MOST or isinstance(number, bool):
+        raise UsageError(f"{name} must be an integer from 1 to {_MOST:,}, got {number!r}")
+    return count
+
+
+def _copied(result: Array, out: Array) -> Array:
+    """``out`` with the values of ``result``; refuses what the native core refuses."""
+    if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (result.dtype, result.shape):
+        given = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise UsageError(f"out: expected a NumPy array {result.dtype} {list(result.shape)}, got {given}")
+    if not out.flags.carray:
+        raise UsageError("out: expected an array that is C-contiguous, aligned and may be written")
+    np.copyto(out, result)
+    return out
 
 
 @contextmanager
@@ -158,7 +231,8 @@ def _compile(graph: Graph, values: Sequence[str], engine: str | None, num_thread
         index: dict[str, int] = {}
         for node in graph:
             index[node.name] = _add(native, node, index)
-        return _native.Session(native, [index[name] for name in values], engine, num_threads or 0)
+        vectors = [index[name] for name, value in graph.types.items() if len(value.shape) == 1]
+        return _native.Session(native, [index[name] for name in values], engine, num_threads or 0, vectors)
 
 
 def _add(native: Any, node: Node, index: dict[str, int]) -> int:
