@@ -10,14 +10,18 @@ import typer
 from rich.text import Text
 
 from binarynet.cli._console import print_facts, print_json, printable, stdout
-from binarynet.cli._options import Json
+from binarynet.cli._inspect_plan import inspect_plan
+from binarynet.cli._options import EngineName, Json, Threads
 from binarynet.cli._tables import heading, number_table, print_repetition, sizes
+from binarynet.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from binarynet.analysis import Account, Layer
 
+MOST_IMAGES = 65536
+"""Most images of a plan: they are made of noise where it is timed."""
 _MANY_CLASSES = 12
 _LONGEST_FACT = 160
 """Longer texts are cut; ``--json`` has them whole."""
@@ -26,12 +30,32 @@ _LONGEST_FACT = 160
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL.bnn", help="A packed network.", show_default=False)],
     json: Json = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show how it runs here instead, step by step.")] = False,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=MOST_IMAGES, metavar="N", help="With --plan: for N images; default: 1.", show_default=False
+        ),
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="With --plan: run it, and time every step.")] = False,
+    engine: EngineName = None,
+    threads: Threads = None,
 ) -> None:
-    """Show what a packed network holds, byte by byte: layers, what is binary and what not, operations, energy."""
+    """Show what a packed network holds, byte by byte: layers, what is binary and what not, operations, energy.
+
+    With --plan: what runs how on this machine at a batch, and why where there is a choice.
+    """
     from binarynet.analysis import account
     from binarynet.cli._networks import require_file
 
     require_file(model)
+    if plan:
+        inspect_plan(model, batch=batch or 1, threads=threads, engine=engine, time=time, json=json)
+        return
+    given = {"--batch": batch, "--time": time or None, "--engine": engine, "--threads": threads}
+    alone = [name for name, value in given.items() if value is not None]
+    if alone:
+        raise UsageError(f"{', '.join(alone)}: say how a network runs, which is shown with --plan")
     found = account(model)
     if json:
         print_json({"model": str(model), **found.to_dict()})
