@@ -59,6 +59,30 @@ void test_pool() {
   CHECK(binarynet::usable_cores() >= 1, "at least one core");
 }
 
+// Tasks that take long enough for every thread to come, and to be still at work when the caller has nothing
+// left.
+void test_slow_tasks() {
+  binarynet::ThreadPool pool(4);
+  struct Counts {
+    std::atomic<int> done;
+    std::atomic<int> busy[4];
+  };
+  for (int round = 0; round < 20; ++round) {
+    Counts counts{};
+    pool.run(
+        7,
+        [](const void* context, int64_t, int32_t participant) {
+          Counts& shared = *const_cast<Counts*>(static_cast<const Counts*>(context));
+          CHECK(shared.busy[participant].fetch_add(1) == 0, "nobody else has this number");
+          usleep(1000);
+          shared.busy[participant].fetch_sub(1);
+          shared.done.fetch_add(1);
+        },
+        &counts);
+    CHECK(counts.done == 7, "all are done");
+  }
+}
+
 // A network whose every kind of step is worth sharing out among threads.
 std::unique_ptr<Network> large_network(Random* random) {
   auto network = std::make_unique<Network>(4, 24, 23, 2, random);
@@ -157,6 +181,7 @@ void test_fork(uint64_t seed) {
 
 void test_threads(uint64_t seed) {
   test_pool();
+  test_slow_tasks();
   test_shared_work(seed);
   test_concurrent_callers(seed);
   test_lifetimes();

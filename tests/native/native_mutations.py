@@ -110,7 +110,12 @@ MUTATIONS = (
         "if (buffer == nullptr && slot.compare_exchange_strong(",
     ),
     Mutation("memory of somebody else", "workspaces.cc", "slot.exchange(nullptr, ", "slot.exchange(slot.load(), "),
-    Mutation("a pool takes an index twice", "thread_pool.cc", "ticket + 1, ", "ticket + 0, "),
+    Mutation(
+        "threads of a pool have the same number",
+        "thread_pool.cc",
+        "participants.fetch_add(1",
+        "participants.fetch_add(0",
+    ),
     Mutation(
         "a pool does not wait",
         "thread_pool.cc",
