@@ -60,7 +60,7 @@ def _suite(document: dict[str, Any]) -> str:
         "",
     ]
     for table in found:
-        lines += [*_table(_name(table), table), ""]
+        lines += [*_table(_name(table), table, per_image=False), ""]
     return "\n".join(lines)
 
 
@@ -123,7 +123,7 @@ def _what_is_cold(batch: dict[str, Any]) -> str:
     return "weights" if "limits" in batch else "caches"
 
 
-def _table(heading: str, table: dict[str, Any]) -> list[str]:
+def _table(heading: str, table: dict[str, Any], per_image: bool = True) -> list[str]:
     rows = table["rows"]
     if "macs" not in table or not table["macs"]:
         return [
@@ -133,10 +133,12 @@ def _table(heading: str, table: dict[str, Any]) -> list[str]:
         ]
     sizes = any(row["peak_bytes"] for row in rows)
     lines = [
-        f"| {heading} | ms | range | images/s | GMAC/s | MAC/cycle | of ports | of reading |"
+        f"| {heading} | ms | range |"
+        + (" images/s |" if per_image else "")
+        + " GMAC/s | MAC/cycle | of ports | of reading |"
         + (" file, MB | peak, MB |" if sizes else "")
         + " times faster | range |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|" + ("--:|--:|" if sizes else "") + "--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|" + ("--:|" if per_image else "") + ("--:|--:|" if sizes else "") + "--:|--:|",
     ]
     for row in rows:
         time, speedup = row["ms"], row["speedup"]
@@ -144,7 +146,7 @@ def _table(heading: str, table: dict[str, Any]) -> list[str]:
             row["name"],
             f"{time['median']:.3g}",
             f"{time['low']:.3g} - {time['high']:.3g}",
-            f"{row['images_per_second']:,.0f}",
+            *([f"{row['images_per_second']:,.0f}"] if per_image else []),
             f"{row['gmacs_per_second']:.3g}",
             *_limits(row),
             *([_megabytes(row["file_bytes"]), _megabytes(row["peak_bytes"])] if sizes else []),
@@ -161,7 +163,10 @@ def _megabytes(size: int | None) -> str:
 
 
 def _limits_line(limits: dict[str, Any]) -> str:
-    ports = "".join(f"; {port['engine']} {port['macs_per_cycle']['median']:.0f} MAC/cycle" for port in limits["ports"])
+    ports = "".join(
+        f"; {port['engine']} {port['macs_per_cycle']['median']:.0f} MAC/cycle ({port['method']})"
+        for port in limits["ports"]
+    )
     return (
         f"Limits: {limits['clock_ghz']['median']:.2f} GHz{ports}; {limits['read_bytes'] / 1e6:.3g} MB read at "
         f"{limits['read_bytes_per_cycle']['median']:.1f} bytes/cycle."

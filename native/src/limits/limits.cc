@@ -28,13 +28,14 @@ std::vector<const Limits*> usable_limits() {
   return found;
 }
 
-const Mix& find_mix(const std::string& isa, const std::string& name) {
+const Mix& find_mix(const std::string& isa, const std::string& method) {
   for (const Limits* limits : usable_limits()) {
     for (int32_t i = 0; i < limits->num_mixes; ++i) {
-      if (isa == limits->isa && name == limits->mixes[i].name) return limits->mixes[i];
+      if (isa == limits->isa && method == limits->mixes[i].method) return limits->mixes[i];
     }
   }
-  throw Error(BINARYNET_UNAVAILABLE, text("no instruction mix '", name, "' of '", isa, "' can be used here"));
+  throw Error(BINARYNET_UNAVAILABLE,
+              text("no instruction mix '", method, "' of '", isa, "' can be used here"));
 }
 
 uint64_t count_cycles(int64_t additions) {

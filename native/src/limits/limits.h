@@ -11,14 +11,13 @@ namespace binarynet::limits {
 // The inner instructions of a kernel, on operands that never leave the registers and the first-level cache:
 // no tiles, no flushes, no results written. A kernel cannot be faster than its mix.
 struct Mix {
-  const char* name;
-  int32_t columns;  // output columns that a step computes: with fewer there is no such step
-  int64_t macs;     // binary multiply-accumulates of a step
+  const char* method;  // of which kernels: what KernelSet::method() says
+  int64_t macs;        // multiply-accumulates of a step
   // Returns steps * macs, counted bit by bit like a kernel does (weights are ones, activations zeros), while
   // steps <= kExactSteps; beyond, counters wrap.
   int64_t (*run)(int64_t steps);
 };
-constexpr int64_t kExactSteps = 20;
+constexpr int64_t kExactSteps = 3;
 
 // One row per instruction set, named like its kernels.
 struct Limits {
@@ -41,8 +40,8 @@ extern const Limits kAvx512VpopcntdqLimits;
 // Of the instruction sets that can be used here, best first.
 std::vector<const Limits*> usable_limits();
 
-// `isa`'s mix called `name`; throws where there is none that can be used here.
-const Mix& find_mix(const std::string& isa, const std::string& name);
+// Of a method of `isa`; throws where there is none that can be used here.
+const Mix& find_mix(const std::string& isa, const std::string& method);
 
 constexpr int64_t kReadWords = 32;
 constexpr int64_t kChain = 16;  // count_cycles() takes multiples

@@ -39,7 +39,7 @@ int64_t count_bytes(int64_t steps) {
   return found;
 }
 
-const Mix kMixes[] = {{"XOR, count by shifts and masks, add", 1, 512, count_bytes}};
+const Mix kMixes[] = {{"popcount by byte counters", 512, count_bytes}};
 
 }  // namespace
 

@@ -84,7 +84,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         found["limits"] = {
             "clock_ghz": asdict(limits.clock_ghz),
             "ports": [
-                {"engine": port.engine, "mix": port.mix, "macs_per_cycle": asdict(port.macs_per_cycle)}
+                {"engine": port.engine, "method": port.method, "macs_per_cycle": asdict(port.macs_per_cycle)}
                 for port in limits.ports
             ],
             "read_bytes": limits.read_bytes,
@@ -104,6 +104,8 @@ def _row(batch: int, macs: int, row: Row) -> dict[str, Any]:
         "calls": row.timing.num_calls,
         "rounds_ms": [value / 1e6 for value in row.timing.rounds_ns],
     }
+    if row.method or row.details:
+        found["method"] = row.method or row.details
     if row.ours:
         found["ratios"] = [{"over": ratio.kind, "name": ratio.name, **asdict(ratio.spread)} for ratio in row.ratios]
     if macs:

@@ -29,10 +29,10 @@ _READ_WORDS = 32
 
 @dataclass(frozen=True)
 class PortLimit:
-    """An engine's inner instructions without anything around them: what its kernels cannot pass."""
+    """The inner instructions of an engine's method without anything around them: what its kernels cannot pass."""
 
     engine: str
-    mix: str
+    method: str
     macs_per_cycle: Spread
 
 
@@ -42,7 +42,7 @@ class Limits:
 
     Attributes:
         clock_ghz: cycles per nanosecond, by a chain of dependent additions.
-        ports: one per engine that has a mix for the task; empty where the task has no such limit.
+        ports: one per method that is used, and whose instructions are known.
         read_bytes: what a call has to read at least, and
         read_bytes_per_cycle: how fast as many bytes are read by nothing but loads, warm or cold as the task is.
     """
@@ -56,7 +56,7 @@ class Limits:
 @dataclass(frozen=True)
 class _Mix:
     engine: str
-    name: str
+    method: str
     macs: int
     """Of one run."""
     run: Callable[[], object]
@@ -67,19 +67,19 @@ class Probes:
 
     Args:
         task: what the others compute.
-        engines: ours, whose instruction mixes are wanted.
+        methods: engines and how they compute the task; "" where it is no single method.
         cooling: what comes before calls with cold weights; None for warm ones.
 
     Raises:
         ImportError: the native extension cannot be loaded.
     """
 
-    def __init__(self, task: Task, engines: Sequence[str], cooling: Cooling | None) -> None:
+    def __init__(self, task: Task, methods: Sequence[tuple[str, str]], cooling: Cooling | None) -> None:
         from binarynet import _native
 
         native = _native.limits
-        found = [_mix(engine, task.columns) for engine in engines] if task.columns is not None else []
-        self._mixes = [mix for mix in found if mix is not None]
+        known = {(isa, method): macs for isa, method, macs in native.mixes()}
+        self._mixes = [_mix(*key, known[key]) for key in methods if key in known]
         memory = _aligned_words(task.read_bytes)
         self._bytes = task.read_bytes
         self._times = 1 if cooling is not None else max(1, READ_BYTES // memory.nbytes)
@@ -89,7 +89,7 @@ class Probes:
         self.parties = [
             Party("clock", lambda: native.count_cycles(ADDITIONS), share=PROBE_SHARE),
             Party("reading", lambda: native.read(memory, self._times), before, PROBE_SHARE),
-            *(Party(f"{mix.engine}: {mix.name}", mix.run, share=PROBE_SHARE) for mix in self._mixes),
+            *(Party(f"{mix.engine}: {mix.method}", mix.run, share=PROBE_SHARE) for mix in self._mixes),
         ]
 
     def found(self, timings: Sequence[Timing]) -> Measured:
@@ -111,7 +111,7 @@ class Measured:
     def limits(self) -> Limits:
         return Limits(
             Spread.of([ADDITIONS / ns for ns in self.clock.rounds_ns]),
-            tuple(PortLimit(mix.engine, mix.name, self.per_cycle(timing, mix.macs)) for mix, timing in self.mixes),
+            tuple(PortLimit(mix.engine, mix.method, self.per_cycle(timing, mix.macs)) for mix, timing in self.mixes),
             self.task_bytes,
             self.per_cycle(self.reading, self.reading_bytes),
         )
@@ -120,10 +120,10 @@ class Measured:
         """An amount of work of each call, per cycle of the clock in the same round."""
         return timing.compared(self.clock, lambda ns, clock_ns: amount / ns * clock_ns / ADDITIONS)
 
-    def share_of_ports(self, timing: Timing, engine: str, macs: int) -> Spread | None:
-        """An engine's speed over that of its mix; None where it has none."""
+    def share_of_ports(self, timing: Timing, engine: str, method: str, macs: int) -> Spread | None:
+        """An engine's speed over that of its method's instructions; None where these are not known."""
         for mix, alone in self.mixes:
-            if mix.engine == engine:
+            if (mix.engine, mix.method) == (engine, method):
                 return timing.compared(alone, lambda ns, mix_ns, mix=mix: macs / ns * mix_ns / mix.macs)  # type: ignore[misc]
         return None
 
@@ -133,34 +133,19 @@ class Measured:
         return timing.compared(self.reading, lambda ns, reading_ns: part * reading_ns / ns)
 
 
-def _mix(engine: str, columns: int) -> _Mix | None:
-    """The fastest mix of an engine for so many output columns."""
-    from binarynet import _native
-
-    fitting = [(name, macs) for isa, name, least, macs in _native.limits.mixes() if isa == engine and least <= columns]
-    if not fitting:
-        return None
-    best, steps, macs_of_step = None, 0, 0
-    speed = 0.0
-    for name, macs in fitting:
-        ns_of_step = _ns_of_step(engine, name)
-        if macs / ns_of_step > speed:
-            speed, best, steps, macs_of_step = macs / ns_of_step, name, max(1, round(MIX_NS / ns_of_step)), macs
-    assert best is not None
-    return _Mix(engine, best, steps * macs_of_step, lambda: _native.limits.run_mix(engine, best, steps))
-
-
-def _ns_of_step(engine: str, name: str) -> float:
+def _mix(engine: str, method: str, macs: int) -> _Mix:
+    """So many steps of a method's instructions that they take about MIX_NS."""
     from binarynet import _native
 
     steps = 1000
     while True:
         start = time.perf_counter_ns()
-        _native.limits.run_mix(engine, name, steps)
-        taken = time.perf_counter_ns() - start
-        if taken > MIX_NS / 2:
-            return taken / steps
+        _native.limits.run_mix(engine, method, steps)
+        if (taken := time.perf_counter_ns() - start) > MIX_NS / 2:
+            break
         steps *= 4
+    steps = max(1, round(steps * MIX_NS / taken))
+    return _Mix(engine, method, steps * macs, lambda: _native.limits.run_mix(engine, method, steps))
 
 
 def _aligned_words(num_bytes: int) -> npt.NDArray[np.uint64]:

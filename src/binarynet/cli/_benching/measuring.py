@@ -29,8 +29,6 @@ class Task:
         batch: images (or rows) per call.
         macs: multiply-accumulates per call; 0 where the task is more than products (training).
         read_bytes: packed weights, input and output of a call: what memory has to carry at least.
-        columns: output pixels (or rows) of a call, if all of it is the inner loop of one kernel for packed bits; None
-            where there are several layers, or 8-bit ones, so that no one limit of instructions holds.
         cold: weights and operands are in no cache when a call begins.
     """
 
@@ -38,7 +36,6 @@ class Task:
     batch: int
     macs: int
     read_bytes: int
-    columns: int | None = None
     cold: bool = False
 
 
@@ -46,6 +43,8 @@ class Task:
 class Contender:
     """A party of a comparison; ``engine`` is the name of one of ours, "" for a peer.
 
+    ``method``: how the engine computes it, in the words of its kernels, where all of it is one block. ``details``: what
+    a peer's library says of its kernels. ``num_threads``: of ours.
     ``file_bytes`` and ``peak_bytes``: size of its file, and the most memory of a process that only loads and runs it.
     ``layers``: how many times one ``run`` does the task; times are divided by it. ``again`` loads the same once more,
     elsewhere in memory, and returns its call.
@@ -56,9 +55,12 @@ class Contender:
     run: Callable[[], Any]
     again: Callable[[], Callable[[], Any]]
     engine: str = ""
+    method: str = ""
+    details: str = ""
     file_bytes: int | None = None
     peak_bytes: int | None = None
     layers: int = 1
+    num_threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,12 @@ class Row:
     """One party's result.
 
     Attributes:
-        name, arithmetic, engine, file_bytes, peak_bytes: the contender's.
+        name, arithmetic, engine, method, details, file_bytes, peak_bytes: the contender's.
         timing: its times.
         speedup: over the baseline's; None where there is none.
         ratios: over the best of every kind that there is; ours only.
         macs_per_cycle: by the clock of the same rounds; None without probes.
-        port_share: of its engine's own instructions alone; None for peers, and where the task has no such limit.
+        port_share: of the inner instructions of its method alone; None for peers, and where there is no one method.
         read_share: of the speed of reading the packed operands; ours only.
     """
 
@@ -90,6 +92,8 @@ class Row:
     speedup: Spread | None
     ratios: tuple[Ratio, ...] = ()
     engine: str = ""
+    method: str = ""
+    details: str = ""
     macs_per_cycle: Spread | None = None
     port_share: Spread | None = None
     read_share: Spread | None = None
@@ -139,6 +143,13 @@ KINDS: dict[str, Callable[[Contender], bool]] = {
     "best binary": lambda peer: peer.arithmetic == "binary",
 }
 """The kinds of peers that ratios are taken over."""
+ONE_THREAD = "one thread"
+"""And what our rows by several threads are held against."""
+
+
+def alone(name: str) -> str:
+    """The name of the same party with one thread."""
+    return f"{name}, 1 thread"
 
 
 class Cooling:
@@ -173,8 +184,8 @@ def compare(
     """Time all contenders in turns. With one thread, the machine's limits are measured in the same rounds."""
     clock = fair_clock(num_threads)[0]
     cooling = Cooling(clock) if task.cold else None
-    engines = list(dict.fromkeys(contender.engine for contender in contenders if contender.engine))
-    probes = _probes(task, engines, cooling) if num_threads == 1 else None
+    methods = dict.fromkeys((contender.engine, contender.method) for contender in contenders if contender.engine)
+    probes = _probes(task, list(methods), cooling) if num_threads == 1 else None
     parties = [
         Party(contender.name, contender.run, cooling.before(contender.again()) if cooling is not None else None)
         for contender in contenders
@@ -192,8 +203,16 @@ def compare(
     measured = probes.found(timings[len(contenders) :]) if probes is not None else None
     best = _best_of_kinds(contenders, own)
     baseline = best.get("torch float32", best.get("best float32"))
+    by_name = {timing.name: timing for timing in own}
     rows = tuple(
-        _row(task, contender, timing, baseline, best, measured)
+        _row(
+            task,
+            contender,
+            timing,
+            baseline,
+            best | _own_by_one_thread(contender, by_name),
+            measured,
+        )
         for contender, timing in zip(contenders, own, strict=True)
     )
     return Comparison(
@@ -209,9 +228,9 @@ def describe(task: Task) -> str:
     return f"{task.name}{', cold weights' if task.cold else ''}"
 
 
-def _probes(task: Task, engines: list[str], cooling: Cooling | None) -> Probes | None:
+def _probes(task: Task, methods: list[tuple[str, str]], cooling: Cooling | None) -> Probes | None:
     try:
-        return Probes(task, engines, cooling)
+        return Probes(task, methods, cooling)
     except ImportError:  # no native extension: the reference is timed alone
         return None
 
@@ -230,6 +249,11 @@ def _best_of_kinds(contenders: Sequence[Contender], timings: Sequence[Timing]) -
     return best
 
 
+def _own_by_one_thread(contender: Contender, timings: dict[str, Timing]) -> dict[str, Timing]:
+    own = timings.get(alone(contender.name))
+    return {} if own is None else {ONE_THREAD: own}
+
+
 def _row(
     task: Task,
     contender: Contender,
@@ -244,6 +268,8 @@ def _row(
         timing,
         timing.speedup_over(baseline) if baseline is not None else None,
         engine=contender.engine,
+        method=contender.method,
+        details=contender.details,
         macs_per_cycle=measured.per_cycle(timing, task.macs) if measured is not None else None,
         file_bytes=contender.file_bytes,
         peak_bytes=contender.peak_bytes,
@@ -253,7 +279,9 @@ def _row(
     return replace(
         row,
         ratios=tuple(Ratio(kind, other.name, timing.speedup_over(other)) for kind, other in best.items()),
-        port_share=measured.share_of_ports(timing, contender.engine, task.macs) if measured is not None else None,
+        port_share=measured.share_of_ports(timing, contender.engine, contender.method, task.macs)
+        if measured is not None
+        else None,
         read_share=measured.share_of_reading(timing) if measured is not None else None,
     )
 

@@ -33,8 +33,8 @@ def require_support() -> None:
 class Packed:
     """A packed network in a file of its own, with the images, for as long as it is open."""
 
-    def __init__(self, packed: PackedNetwork, images: npt.NDArray[np.uint8], num_threads: int) -> None:
-        self.packed, self.images, self.num_threads = packed, images, num_threads
+    def __init__(self, packed: PackedNetwork, images: npt.NDArray[np.uint8]) -> None:
+        self.packed, self.images = packed, images
 
     def __enter__(self) -> Packed:
         from binarynet import fileformat
@@ -51,9 +51,9 @@ class Packed:
     ) -> None:
         self._folder.cleanup()
 
-    def peak_bytes(self, engine: str) -> int:
+    def peak_bytes(self, engine: str, num_threads: int) -> int:
         """Of a process that runs it on one engine."""
-        return _in_child(_ENGINE, self._file, self._images, engine, self.num_threads)
+        return _in_child(_ENGINE, self._file, self._images, engine, num_threads)
 
 
 def peak_bytes_of_peer(folder: Path) -> int:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from binarynet import fileformat
 from binarynet.cli import _peers
 from binarynet.cli._benching import memory as memory_of
-from binarynet.cli._benching.measuring import Contender
+from binarynet.cli._benching.measuring import Contender, alone
 from binarynet.runtime import REFERENCE, Session, engines
 from binarynet.runtime.engines import check_engine
 
@@ -72,13 +72,14 @@ def network_contenders(
     """
     size = len(fileformat.to_bytes(packed))
     ours = [
-        replace(_engine(f"binarynet {name}", packed.graph, name, images, num_threads), file_bytes=size)
+        replace(contender, file_bytes=size)
         for name in engine_names
+        for contender in _engine(f"binarynet {name}", packed.graph, name, images, num_threads)
     ]
     with _peers.network_peers(packed.graph, images, num_threads) as (found, absent):
         contenders = [*ours, *map(_peer, found)]
         if memory:
-            contenders = _with_memory(contenders, found, packed, images, num_threads, progress)
+            contenders = _with_memory(contenders, found, packed, images, progress)
         yield _parties(contenders, found, absent)
 
 
@@ -97,19 +98,24 @@ def layer_contenders(
         graph = layer.graph(output)
         for name in engine_names:
             shown = f"binarynet {name}" if len(outputs) == 1 else f"binarynet {name}, {output} out"
-            ours.append(_engine(shown, graph, name, layer.packed_inputs, num_threads))
-            results.append((shown, output, ours[-1].run()))
+            for contender in _engine(shown, graph, name, layer.packed_inputs, num_threads):
+                ours.append(contender)
+                results.append((contender.name, output, contender.run()))
     layer.check(results)
     del results
     with _peers.layer_peers(layer.shape, layer.batch, num_threads) as (found, absent):
         yield _parties([*ours, *map(_peer, found)], found, absent)
 
 
-def _engine(name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Contender:
-    def load() -> Callable[[], Any]:
-        return functools.partial(Session(graph, engine=engine, num_threads=num_threads).run, images.copy())
+def _engine(name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Iterator[Contender]:
+    """With so many threads; where these are several, also with one, to see what the others bring."""
+    for shown, threads in ((name, num_threads), (alone(name), 1))[: 1 if num_threads == 1 else 2]:
+        load = functools.partial(_load, graph, engine, images, threads)
+        yield Contender(shown, "packed", load(), load, engine, num_threads=threads)
 
-    return Contender(name, "packed", load(), load, engine)
+
+def _load(graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Callable[[], Any]:
+    return functools.partial(Session(graph, engine=engine, num_threads=num_threads).run, images.copy())
 
 
 def _peer(peer: Peer) -> Contender:
@@ -118,6 +124,7 @@ def _peer(peer: Peer) -> Contender:
         peer.kind,
         peer.run,
         functools.partial(_peers.build, peer.folder),
+        details=peer.details,
         file_bytes=peer.file_bytes,
         layers=peer.layers,
     )
@@ -132,16 +139,19 @@ def _with_memory(
     found: Sequence[Peer],
     packed: PackedNetwork,
     images: npt.NDArray[np.uint8],
-    num_threads: int,
     progress: Callable[[str], None],
 ) -> list[Contender]:
     """The same with the memory that a process of their own takes."""
     folders = {peer.name: peer.folder for peer in found}
     measured: list[Contender] = []
-    with memory_of.Packed(packed, images, num_threads) as own:
+    with memory_of.Packed(packed, images) as own:
         for contender in contenders:
             progress(f"batch {len(images)}: memory of {contender.name}")
             engine = contender.engine
-            peak = own.peak_bytes(engine) if engine else memory_of.peak_bytes_of_peer(folders[contender.name])
+            peak = (
+                own.peak_bytes(engine, contender.num_threads)
+                if engine
+                else memory_of.peak_bytes_of_peer(folders[contender.name])
+            )
             measured.append(replace(contender, peak_bytes=peak))
     return measured

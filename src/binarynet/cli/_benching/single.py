@@ -80,7 +80,6 @@ class SingleLayer:
             self.batch,
             columns * self.shape.out_c * self.shape.num_taps,
             weights + moved,
-            None if self.shape.first else columns,
             cold,
         )
 

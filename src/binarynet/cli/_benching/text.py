@@ -25,10 +25,10 @@ _TURNS = (
     "rounds; range: fastest and slowest round; faster: median of the ratios within each round. "
 )
 _LIMITS = (
-    "MAC/cycle: by a chain of dependent additions in the same rounds. ports: of the speed of the engine's inner "
-    "instructions alone, on registers and the first cache; reading: of the speed at which the packed operands can be "
-    "read and nothing done with them. cold weights: before each call the caches are emptied, and then a twin with "
-    "weights of its own is run, which brings back the code, but not the weights. "
+    "MAC/cycle: by a chain of dependent additions in the same rounds. ports: of the speed of the inner instructions of "
+    "the engine's method alone, on registers and the first cache; reading: of the speed at which the packed operands "
+    "can be read and nothing done with them. cold weights: before each call the caches are emptied, and then a twin "
+    "with weights of its own is run, which brings back the code, but not the weights. "
 )
 NOTES = {
     "model": _TURNS + _LIMITS + "binarynet gets 8-bit images, and the call from Python is included; the others get "
@@ -157,7 +157,7 @@ def _limits(comparison: Comparison) -> str:
     assert limits is not None
     clock, speed = limits.clock_ghz.median, limits.read_bytes_per_cycle.median
     parts = [f"limits here: {clock:.2f} GHz"]
-    parts += [f"{port.engine} {figure(port.macs_per_cycle.median)} MAC/cycle ({port.mix})" for port in limits.ports]
+    parts += [f"{port.engine} {figure(port.macs_per_cycle.median)} MAC/cycle ({port.method})" for port in limits.ports]
     size = limits.read_bytes
     amount = f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     parts.append(f"{amount} are read at {speed:.1f} bytes/cycle ({speed * clock:.1f} GB/s)")
