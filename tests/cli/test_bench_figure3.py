@@ -13,9 +13,8 @@ from binarynet.analysis import Spread, Timing, random_convnet, random_mlp
 from binarynet.cli._benching import figure3
 from binarynet.data import load
 from binarynet.errors import UsageError, VerificationError
-from binarynet.fileformat import PackedNetwork, write
+from binarynet.fileformat import PackedNetwork, read, write
 from binarynet.graph import evaluate
-from conftest import make_network
 
 
 def test_the_figure(run, file, tmp_path):
@@ -29,7 +28,7 @@ def test_the_figure(run, file, tmp_path):
     bars = {bar["kernel"]: bar for bar in network["kernels"]}
     assert list(bars) == ["baseline", "blas", "xnor"]
     test = load("digits").test
-    scores = evaluate(make_network().graph, test.images)["scores"]
+    scores = evaluate(read(file).graph, test.images)["scores"]
     wrong = np.count_nonzero(scores.argmax(axis=1) != test.labels)
     assert {bar["wrong"] for bar in bars.values()} == {wrong}
     assert network["images"] == len(test)
@@ -73,7 +72,7 @@ def test_float_layers_give_the_scores_of_the_reference(graph):
         assert np.array_equal(layers.scores(images, product), expected)
 
 
-def test_a_kernel_that_differs_is_refused(monkeypatch):
+def test_a_kernel_that_differs_is_refused(file, monkeypatch):
     def wrong(x, weights):
         sums = x @ weights.T
         sums[-1, -1] += 2
@@ -82,7 +81,7 @@ def test_a_kernel_that_differs_is_refused(monkeypatch):
     monkeypatch.setattr(figure3, "blas_product", lambda: ("wrong", wrong))
     with pytest.raises(VerificationError, match="does not compute the same integers as wrong"):
         figure3.measure_product(30, OURS[0], 1, 0.0)
-    network = figure3.Figure3Network("x", make_network().graph, load("digits").test)
+    network = figure3.Figure3Network("x", read(file).graph, load("digits").test)
     with pytest.raises(VerificationError, match="blas does not give the same scores"):
         figure3.measure_network(network, OURS[0], 1, 0.0)
 
