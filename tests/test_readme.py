@@ -41,6 +41,7 @@ def test_own_network_then_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_commands_and_options_exist() -> None:
     from binarynet.cli._commands import app
+    from binarynet.cli.bench import with_command
 
     commands = get_command(app).commands  # type: ignore[attr-defined]
     lines = [line for block in code_blocks() for line in block.splitlines() if line.startswith("binarynet ")]
@@ -48,7 +49,11 @@ def test_commands_and_options_exist() -> None:
     for line in lines:
         _, name, *arguments = shlex.split(line, comments=True)
         assert name in commands, line
-        options = {option for parameter in commands[name].params for option in parameter.opts}
+        command = commands[name]
+        if name == "bench":
+            subcommand, *arguments = with_command(arguments, [*command.commands])
+            command = command.commands[subcommand]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("-")} <= options, line
 
 
