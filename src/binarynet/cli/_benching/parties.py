@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -110,12 +111,28 @@ def layer_contenders(
 def _engine(name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Iterator[Contender]:
     """With so many threads; where these are several, also with one, to see what the others bring."""
     for shown, threads in ((name, num_threads), (alone(name), 1))[: 1 if num_threads == 1 else 2]:
-        load = functools.partial(_load, graph, engine, images, threads)
-        yield Contender(shown, "packed", load(), load, engine, num_threads=threads)
+        session = Session(graph, engine=engine, num_threads=threads)
+        yield Contender(
+            shown,
+            "packed",
+            functools.partial(session.run, images),
+            functools.partial(_again, session, images),
+            engine,
+            _method(session, len(images)),
+            num_threads=threads,
+        )
 
 
-def _load(graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Callable[[], Any]:
-    return functools.partial(Session(graph, engine=engine, num_threads=num_threads).run, images.copy())
+def _again(session: Session, images: npt.NDArray[Any]) -> Callable[[], Any]:
+    return functools.partial(copy.copy(session).run, images.copy())
+
+
+def _method(session: Session, batch: int) -> str:
+    """How the kernels compute it, where it is one block and nothing else."""
+    if session.engine == REFERENCE:
+        return ""
+    steps = session.plan(batch).steps
+    return steps[0].method if len(steps) == 1 else ""
 
 
 def _peer(peer: Peer) -> Contender:
