@@ -32,7 +32,9 @@ def test_gemm(run):
             assert {f"binarynet {engine}, bits out", f"binarynet {engine}, int32 out"} <= set(rows)
         assert {"torch float32", "numpy float32"} <= set(rows)
         assert {row["arithmetic"] for row in rows.values()} >= {"packed", "float32", "int8"}
-        assert {port["engine"] for port in table["limits"]["ports"]} <= set(NATIVE)
+        assert {port["engine"] for port in table["limits"]["ports"]} == set(NATIVE)
+        for engine in NATIVE:
+            assert rows[f"binarynet {engine}, bits out"]["method"]
         for port in table["limits"]["ports"]:
             assert rows[f"binarynet {port['engine']}, bits out"]["share_of_ports"]["median"] > 0
             assert port["macs_per_cycle"]["median"] > 1

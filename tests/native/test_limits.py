@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from binarynet.runtime import engines
+from binarynet.graph import Dense, Graph, Input
+from binarynet.runtime import Session, engines
 
 limits = pytest.importorskip("binarynet._native").limits
 EXACT_STEPS = 3
@@ -30,6 +31,20 @@ def test_mixes_are_those_of_engines_that_can_be_used_here():
     usable = {engine.name for engine in engines() if engine.available}
     assert {isa for isa, *_ in limits.mixes()} <= usable
     assert "portable" in {isa for isa, *_ in limits.mixes()}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 64, 1024])
+@pytest.mark.parametrize("size", [(4096, 4096), (1152, 128), (64, 10)])
+def test_every_method_on_bits_has_its_instructions(size, batch):
+    """A kernel with a new method, or a new inner loop, is to bring its mix."""
+    known = {method for _, method, _ in limits.mixes()}
+    inputs, outputs = size
+    graph = Graph(
+        (Input("x", (inputs,), "bits"), Dense("y", "x", np.zeros((outputs, -(-inputs // 64)), np.uint64))), "y"
+    )
+    for isa in {isa for isa, *_ in limits.mixes()}:
+        (step,) = Session(graph, engine=isa, num_threads=1).plan(batch).steps
+        assert step.method in known
 
 
 @pytest.mark.parametrize(("isa", "name"), [("portable", "none"), ("none", "none")])

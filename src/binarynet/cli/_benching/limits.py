@@ -78,8 +78,10 @@ class Probes:
         from binarynet import _native
 
         native = _native.limits
-        known = {(isa, method): macs for isa, method, macs in native.mixes()}
-        self._mixes = [_mix(*key, known[key]) for key in methods if key in known]
+        known: dict[str, tuple[str, int]] = {}
+        for isa, method, macs in native.mixes():  # an engine may use another's kernels
+            known.setdefault(method, (isa, macs))
+        self._mixes = [_mix(engine, method, *known[method]) for engine, method in methods if method in known]
         memory = _aligned_words(task.read_bytes)
         self._bytes = task.read_bytes
         self._times = 1 if cooling is not None else max(1, READ_BYTES // memory.nbytes)
@@ -133,19 +135,19 @@ class Measured:
         return timing.compared(self.reading, lambda ns, reading_ns: part * reading_ns / ns)
 
 
-def _mix(engine: str, method: str, macs: int) -> _Mix:
+def _mix(engine: str, method: str, isa: str, macs: int) -> _Mix:
     """So many steps of a method's instructions that they take about MIX_NS."""
     from binarynet import _native
 
     steps = 1000
     while True:
         start = time.perf_counter_ns()
-        _native.limits.run_mix(engine, method, steps)
+        _native.limits.run_mix(isa, method, steps)
         if (taken := time.perf_counter_ns() - start) > MIX_NS / 2:
             break
         steps *= 4
     steps = max(1, round(steps * MIX_NS / taken))
-    return _Mix(engine, method, steps * macs, lambda: _native.limits.run_mix(engine, method, steps))
+    return _Mix(engine, method, steps * macs, lambda: _native.limits.run_mix(isa, method, steps))
 
 
 def _aligned_words(num_bytes: int) -> npt.NDArray[np.uint64]:
