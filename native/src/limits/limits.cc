@@ -13,6 +13,9 @@ const Limits* const kAll[] = {
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
     &kAvx512VpopcntdqLimits,
 #endif
+#if defined(BINARYNET_HAVE_AVX512_VBMI)
+    &kAvx512VbmiLimits,
+#endif
     &kPortableLimits,
 };
 

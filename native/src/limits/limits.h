@@ -36,6 +36,9 @@ extern const Limits kAvx2Limits;
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
 extern const Limits kAvx512VpopcntdqLimits;
 #endif
+#if defined(BINARYNET_HAVE_AVX512_VBMI)
+extern const Limits kAvx512VbmiLimits;
+#endif
 
 // Of the instruction sets that can be used here, best first.
 std::vector<const Limits*> usable_limits();
