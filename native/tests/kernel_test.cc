@@ -107,6 +107,8 @@ int32_t choose_axis(Random* random, int32_t length, int64_t max_kernel, int32_t*
   return output_length(length, *kernel, *stride, *pad);
 }
 
+void fill_case(Random* random, Case* filled);
+
 Case random_case(Random* random) {
   const std::vector<int64_t> channels = {1, 3, 31, 33, 63, 64, 65, 127, 128, 129, 192, 256};
   Case test;
@@ -155,6 +157,14 @@ Case random_case(Random* random) {
     }
   }
 
+  fill_case(random, &test);
+  return test;
+}
+
+// Operands, thresholds and expected output of a block whose geometry is known.
+void fill_case(Random* random, Case* filled) {
+  Case& test = *filled;
+  Block& b = test.block;
   std::vector<int32_t> in, weights, falling;
   // Pixels: any; black and white; all black; all white. The last three reach the largest sums.
   const int64_t kind = b.input == BlockInput::bytes ? random->between(0, 3) : 0;
@@ -223,8 +233,46 @@ Case random_case(Random* random) {
               (b.output == BlockOutput::bits    ? ", to bits"
                : b.output == BlockOutput::int32 ? ", to int32"
                                                 : ", to float32");
+}
+
+// Blocks with so many sums that kernels may choose methods for them that small ones never reach.
+struct ManySums {
+  int32_t batch, size, in_c, kernel, stride, pad, out_c;
+  BlockOutput output;
+  int32_t pool;
+};
+
+Case case_of(const ManySums& shape, Random* random) {
+  Case test;
+  Block& b = test.block;
+  test.batch = shape.batch;
+  b.input = BlockInput::bits;
+  b.output = shape.output;
+  b.in_h = b.in_w = shape.size;
+  b.in_c = shape.in_c;
+  b.in_words = (b.in_c + 63) / 64;
+  b.kernel_h = b.kernel_w = shape.kernel;
+  b.stride_h = b.stride_w = shape.stride;
+  b.pad_h = b.pad_w = shape.pad;
+  b.conv_h = b.conv_w = output_length(shape.size, shape.kernel, shape.stride, shape.pad);
+  b.out_c = shape.out_c;
+  b.out_words = (b.out_c + 63) / 64;
+  b.pool_h = b.pool_w = b.pool_stride_h = b.pool_stride_w = shape.pool;
+  b.out_h = b.out_w = b.conv_h / shape.pool;
+  fill_case(random, &test);
   return test;
 }
+
+constexpr ManySums kManySums[] = {
+    {3, 14, 120, 3, 1, 1, 66, BlockOutput::bits, 1},     // the last word of a pixel is not full
+    {2, 24, 64, 3, 1, 1, 130, BlockOutput::bits, 2},     // three words of channels, pooled
+    {1, 37, 64, 3, 2, 1, 65, BlockOutput::float32, 1},   // stride
+    {7, 8, 128, 5, 1, 2, 33, BlockOutput::int32, 1},     // many border classes, one word of channels
+    {300, 1, 776, 1, 1, 0, 200, BlockOutput::bits, 1},   // dense
+    {260, 2, 192, 2, 1, 0, 128, BlockOutput::int32, 1},  // dense over several pixels
+    {1300, 1, 256, 1, 1, 0, 64, BlockOutput::bits, 1},   // more than one tile
+    {330, 1, 65700, 1, 1, 0, 1, BlockOutput::int32, 1},  // sums of more than 16 bits
+};
 
 void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
   Block b = test.block;
@@ -282,6 +330,13 @@ void test_kernels(uint64_t seed, uint64_t rounds) {
   for (uint64_t round = 0; round < rounds; ++round) {
     Random random(seed * 10000 + round);
     const Case test = random_case(&random);
+    for (const binarynet::InstructionSet& set : binarynet::instruction_sets()) {
+      if (set.why_not.empty()) check_kernels(*set.kernels, test, &random);
+    }
+  }
+  for (const ManySums& shape : kManySums) {
+    Random random(seed * 10000 + 9000);
+    const Case test = case_of(shape, &random);
     for (const binarynet::InstructionSet& set : binarynet::instruction_sets()) {
       if (set.why_not.empty()) check_kernels(*set.kernels, test, &random);
     }

@@ -41,100 +41,18 @@ constexpr SingleTable make_single_table() {
 constexpr PairTable kPairTable = make_pair_table();
 constexpr SingleTable kSingleTable = make_single_table();
 
-inline __m256i load(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
-inline void store(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
-
-// Adds in place. The empty assembly ties a running sum to one register: gcc otherwise copies the accumulators
-// of a loop in every turn and spills some of them.
-inline __attribute__((always_inline)) void add_bytes(__m256i& sum, __m256i value) {
-  sum = _mm256_add_epi8(sum, value);
-  asm("" : "+x"(sum));
-}
-
 inline __m256i table_row(const void* table, uint16_t offset) {
   return _mm256_broadcastsi128_si256(
       _mm_load_si128(reinterpret_cast<const __m128i*>(static_cast<const uint8_t*>(table) + offset)));
 }
 
-// 16-bit counts of one column: vector v as the unpacklo half [2v] and the unpackhi half [2v + 1] of its
-// bytes.
-template <int kVectors>
-struct Sums {
-  __m256i half[2 * kVectors];
-};
-
-template <int kVectors>
-inline __attribute__((always_inline)) void emit_bits(const LutBlock& b, const Sums<kVectors>& sums,
-                                                     const int16_t* thresholds, uint64_t* out) {
-  uint32_t bits[4] = {0, 0, 0, 0};
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    const __m256i low = _mm256_cmpgt_epi16(load(thresholds + 32 * v), sums.half[2 * v]);
-    const __m256i high = _mm256_cmpgt_epi16(load(thresholds + 32 * v + 16), sums.half[2 * v + 1]);
-    // packs works within 128-bit halves like unpack did, so the channels are in their natural order again.
-    bits[v] = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_packs_epi16(low, high)));
-  }
-  out[0] = (bits[0] | static_cast<uint64_t>(bits[1]) << 32) ^ b.falling[0];
-  if (b.out_words == 2) out[1] = (bits[2] | static_cast<uint64_t>(bits[3]) << 32) ^ b.falling[1];
-}
-
-template <int kVectors>
-inline void emit_counts(const LutBlock& b, const Sums<kVectors>& sums, int32_t* counts) {
-  for (int v = 0; v < kVectors; ++v) {
-    // Channels 0-7 | 16-23 in the first half, 8-15 | 24-31 in the second.
-    const __m128i eights[4] = {
-        _mm256_castsi256_si128(sums.half[2 * v]), _mm256_castsi256_si128(sums.half[2 * v + 1]),
-        _mm256_extracti128_si256(sums.half[2 * v], 1), _mm256_extracti128_si256(sums.half[2 * v + 1], 1)};
-    for (int k = 0; k < 4; ++k) {
-      __m256i wide = _mm256_cvtepu16_epi32(eights[k]);
-      int32_t* to = counts + 32 * v + 8 * k;
-      if (!b.first_counts) wide = _mm256_add_epi32(wide, load(to));
-      store(to, wide);
-    }
-  }
-}
-
-// Widens the byte counts of one column, adds what earlier blocks left, and passes the result on.
-template <int kVectors>
-inline __attribute__((always_inline)) void flush_column(const LutBlock& b, const __m256i* bytes,
-                                                        uint16_t* saved, int64_t image, int64_t row,
-                                                        int64_t col) {
-  const __m256i zero = _mm256_setzero_si256();
-  Sums<kVectors> sums;
-#pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) {
-    sums.half[2 * v] = _mm256_unpacklo_epi8(bytes[v], zero);
-    sums.half[2 * v + 1] = _mm256_unpackhi_epi8(bytes[v], zero);
-    if (!b.first) {
-      sums.half[2 * v] = _mm256_add_epi16(sums.half[2 * v], load(saved + 32 * v));
-      sums.half[2 * v + 1] = _mm256_add_epi16(sums.half[2 * v + 1], load(saved + 32 * v + 16));
-    }
-  }
-  if (b.flush == Flush::keep) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      store(saved + 32 * v, sums.half[2 * v]);
-      store(saved + 32 * v + 16, sums.half[2 * v + 1]);
-    }
-  } else if (col >= b.cols) {
-    // The second column of the last pair of an odd row does not exist.
-  } else if (b.flush == Flush::bits) {
-    const int64_t row_class = b.row_class == nullptr ? 0 : b.row_class[row];
-    const int64_t col_class = b.col_class == nullptr ? 0 : b.col_class[col];
-    emit_bits<kVectors>(b, sums, b.thresholds + (row_class * b.col_classes + col_class) * kLanes,
-                        b.out + image * b.out_image_stride + row * b.out_row_stride + col * b.out_col_stride);
-  } else {
-    emit_counts<kVectors>(b, sums, b.counts + ((image * b.rows + row) * b.cols + col) * 32 * kVectors);
-  }
-}
-
 template <int kVectors>
 void lut_block_vectors(const LutBlock& b) {
   const __m256i nibble = _mm256_set1_epi8(15);
-  const int64_t pairs = (b.cols + 1) / 2;
+  const int64_t pairs = (b.sink.cols + 1) / 2;
   uint16_t* saved = b.sums;
   for (int64_t image = 0; image < b.images; ++image) {
-    for (int64_t row = 0; row < b.rows; ++row) {
+    for (int64_t row = 0; row < b.sink.rows; ++row) {
       const uint16_t* pair_index = b.index + image * b.image_stride + row * b.row_stride;
       for (int64_t pair = 0; pair < pairs; ++pair, pair_index += b.pair_stride) {
         __m256i total[kVectors], high[kVectors];
@@ -165,8 +83,8 @@ void lut_block_vectors(const LutBlock& b) {
           const __m256i sixteen_high = _mm256_slli_epi16(_mm256_and_si256(high[v], nibble), 4);
           total[v] = _mm256_sub_epi8(total[v], sixteen_high);
         }
-        flush_column<kVectors>(b, total, saved, image, row, 2 * pair);
-        flush_column<kVectors>(b, high, saved + 32 * kVectors, image, row, 2 * pair + 1);
+        flush_column<kVectors>(b.sink, total, saved, image, row, 2 * pair);
+        flush_column<kVectors>(b.sink, high, saved + 32 * kVectors, image, row, 2 * pair + 1);
         saved += 2 * 32 * kVectors;
       }
     }
@@ -228,7 +146,7 @@ inline __attribute__((always_inline)) void column_sums(const uint8_t* packed, co
 }
 
 template <int kVectors>
-void lut_column_vectors(const uint8_t* packed, const uint16_t* index, int64_t groups, const LutBlock& b) {
+void lut_column_vectors(const uint8_t* packed, const uint16_t* index, int64_t groups, const Sink& b) {
   Sums<kVectors> sums;
   column_sums<kVectors>(packed, index, groups, &sums);
   if (b.flush == Flush::bits) {
@@ -267,7 +185,7 @@ void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8
 }
 
 void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups,
-                const LutBlock& block) {
+                const Sink& block) {
   switch (vectors) {
     case 1:
       return lut_column_vectors<1>(packed, index, groups, block);

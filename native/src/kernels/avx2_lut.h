@@ -21,9 +21,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "avx2_flush.h"
+
 namespace binarynet::avx2 {
 
-constexpr int32_t kLanes = 128;        // channels of a full channel group: 4 vectors
 constexpr int32_t kBlockTriples = 21;  // groups of a block of K: 63, 252 bits
 constexpr int32_t kBlockGroups = 3 * kBlockTriples;
 constexpr int32_t kTableRow = 16;  // bytes; pair indices are stored as offsets, index * kTableRow
@@ -36,31 +37,16 @@ struct Segment {
   int32_t triples;
 };
 
-enum class Flush { keep, bits, counts };  // what to do with the sums at the end of a block
-
 // One block of K for one channel group over all pairs of columns of a tile.
 struct LutBlock {
   const uint16_t* index;
   int64_t image_stride, row_stride, pair_stride;  // of index
-  int32_t images, rows, cols;                     // pairs per row: (cols + 1) / 2
+  int32_t images;
   Segment segments[kMostSegments];
   int32_t num_segments;
   const uint8_t* weights;  // unpacked: [group][vectors * 32]
   uint16_t* sums;          // [images][rows][pairs][2][vectors * 32], channels in unpack order
-  bool first;              // do not add to sums, start them
-  Flush flush;
-  // Flush::bits. Bit = count < threshold, as the last sums are taken.
-  const int16_t* thresholds;  // [class][kLanes], channels in unpack order
-  const int32_t* row_class;   // [rows] or null
-  const int32_t* col_class;   // [cols] or null
-  int32_t col_classes;
-  const uint64_t* falling;  // [words]: XOR of the bits
-  uint64_t* out;            // word of this channel group in the first pixel
-  int64_t out_image_stride, out_row_stride, out_col_stride;
-  int32_t out_words;  // of this channel group: 1 or 2
-  // Flush::counts.
-  int32_t* counts;    // [images][rows][cols][vectors * 32]
-  bool first_counts;  // do not add to counts, start them
+  Sink sink;               // pairs per row: (sink.cols + 1) / 2
 };
 
 // vectors: 1 to 4, the 32-channel vectors of the channel group.
@@ -74,8 +60,7 @@ void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8
 void pair_offsets(const uint64_t* first, const uint64_t* second, int32_t words, uint16_t* offsets);
 
 // One column (batch 1): streams the packed weights once. index: offsets of pairs whose second column is 0.
-// Flushes like lut_block (images, rows and cols are 1; weights, sums, segments and strides are not used).
 void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups,
-                const LutBlock& block);
+                const Sink& sink);
 
 }  // namespace binarynet::avx2
