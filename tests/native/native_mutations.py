@@ -25,6 +25,11 @@ CLASSES = "kernels/simd_classes.h"
 TILES = "kernels/simd_tiles.h"
 AVX2 = "avx2"
 AVX2_BITS = "kernels/avx2_bits.cc"
+AVX2_LAYOUT = "kernels/avx2_layout.h"
+AVX2_LUT = "kernels/avx2_lut.cc"
+AVX2_PAIRS = "kernels/avx2_pairs.cc"
+AVX2_TABLES = "kernels/avx2_tables.cc"
+AVX2_BY_TABLES = "kernels/avx2_by_tables.cc"
 AVX2_BYTES = "kernels/avx2_bytes.cc"
 AVX512 = "avx512_vpopcntdq"
 AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
@@ -135,19 +140,42 @@ MUTATIONS = (
     ),
     Mutation(
         "AVX2: a 16-bit count overflows",
-        AVX2_BITS,
+        AVX2_PAIRS,
         "kMostGroupsOf16Bits = 65535 /",
         "kMostGroupsOf16Bits = 80000 /",
         AVX2,
     ),
     Mutation(
-        "AVX2: falling is ignored", AVX2_BITS, "call->falling = b.falling + word", "call->falling = kNoneFalling", AVX2
+        "AVX2: falling is ignored",
+        AVX2_LAYOUT,
+        "sink.falling = b.falling + word",
+        "sink.falling = kNoneFalling",
+        AVX2,
+        AVX2_PAIRS,
     ),
-    Mutation("AVX2: every second column is lost", AVX2_BITS, "? first + words : zeros", "? zeros : zeros", AVX2),
+    Mutation("AVX2: every second column is lost", AVX2_PAIRS, "? first + words : zeros", "? zeros : zeros", AVX2),
     Mutation("AVX2: outside taps count", CLASSES, "bytes ? 0 : 2 * ones", "0 * ones", AVX2, AVX2_BITS),
     Mutation("AVX2: rounding of bounds", CLASSES, "value >= 0 ? value / 2 : ", "true ? value / 2 : ", AVX2, AVX2_BITS),
     Mutation("AVX2: a class per column too few", CLASSES, "* cols + col_class", "+ col_class", AVX2, AVX2_BYTES),
-    Mutation("AVX2: pooled tiles forget falling", TILES, "any ^ b.falling[word + k]", "any", AVX2, AVX2_BITS),
+    Mutation("AVX2: pooled tiles forget falling", TILES, "any ^ b.falling[word + k]", "any", AVX2, AVX2_PAIRS),
+    Mutation("AVX2: few columns, half of the channels", AVX2_LUT, "v % 2 == 0 ? both :", "true ? both :", AVX2),
+    Mutation("AVX2: tables: bytes overflow", AVX2_BY_TABLES, "== kWordsPerByteCount;", "== 4;", AVX2),
+    Mutation(
+        "AVX2: tables: 16 bits overflow",
+        AVX2_BY_TABLES,
+        "kMostWordsOf16Bits = 65535",
+        "kMostWordsOf16Bits = 80000",
+        AVX2,
+    ),
+    Mutation("AVX2: tables: one tap for all", AVX2_BY_TABLES, "kx * kTableFields", "0 * kx", AVX2),
+    Mutation(
+        "AVX2: tables: a bit counts twice",
+        AVX2_TABLES,
+        "_mm256_add_epi8(entry[i], delta[3 + flipped])",
+        "entry[i]",
+        AVX2,
+    ),
+    Mutation("AVX2: tables: the eighth byte", AVX2_TABLES, "bit / 8 == 7 ? 0x80", "bit / 8 >= 6 ? 0x80", AVX2),
     Mutation("AVX2: 16-bit sums of bytes overflow", AVX2_BYTES, "kBlockQuads = 64", "kBlockQuads = 96", AVX2),
     Mutation("AVX-512: <= instead of <", AVX512_BITS, "_mm512_cmplt_epi32_mask(", "_mm512_cmple_epi32_mask(", AVX512),
     Mutation("AVX-512: a strip of two is left out", AVX512_BITS, "pixels - pixel == 2", "pixels - pixel == 9", AVX512),

@@ -156,7 +156,7 @@ void run_tables(const TableJob& job, int32_t out_word) {
   pass.tables = job.w.tables;
   pass.bytes = job.w.bytes;
   pass.sums = job.w.sums;
-  pass.sink = aim_sink(b, l, job.p, job.tile, out_word, 1, job.w.scratch, job.out);
+  pass.sink = aim_sink(b, l, job.p, job.tile, out_word, 1, kTableLanes, job.w.scratch, job.out);
   int64_t in_bytes = 0;      // words of K that the byte counts hold
   int64_t in_sums = 0;       // and the 16-bit sums
   bool first_counts = true;  // the 32-bit counts hold none

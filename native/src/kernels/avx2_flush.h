@@ -29,7 +29,8 @@ struct Sink {
   int64_t out_image_stride, out_row_stride, out_col_stride;
   int32_t out_words;  // of this channel group: 1 or 2
   // Flush::counts.
-  int32_t* counts;    // [images][rows][cols][vectors * 32]
+  int32_t* counts;  // [images][rows][cols][width]
+  int32_t width;
   bool first_counts;  // do not add to counts, start them
 };
 
@@ -112,7 +113,7 @@ inline __attribute__((always_inline)) void flush_column(const Sink& b, const __m
     emit_bits<kVectors>(b, sums, b.thresholds + (row_class * b.col_classes + col_class) * kLanes,
                         b.out + image * b.out_image_stride + row * b.out_row_stride + col * b.out_col_stride);
   } else {
-    emit_counts<kVectors>(b, sums, b.counts + ((image * b.rows + row) * b.cols + col) * 32 * kVectors);
+    emit_counts<kVectors>(b, sums, b.counts + ((image * b.rows + row) * b.cols + col) * b.width);
   }
 }
 

@@ -92,9 +92,10 @@ struct Scratch {
   uint64_t* bits;       // [pixel of the tile][out_words] if pooled
 };
 
-// Aims at output words [word, word + out_words) of a tile. What depends on the block of K is left open.
+// Aims at output words [word, word + out_words) of a tile. width: channels of the call. What depends on the
+// block of K is left open.
 inline Sink aim_sink(const Block& b, const Layout& l, const Prepared& p, const Tile& tile, int32_t word,
-                     int32_t out_words, const Scratch& scratch, void* out) {
+                     int32_t out_words, int32_t width, const Scratch& scratch, void* out) {
   static constexpr uint64_t kNoneFalling[2] = {0, 0};
   const Classes& classes = p.classes;
   Sink sink = {};
@@ -105,6 +106,7 @@ inline Sink aim_sink(const Block& b, const Layout& l, const Prepared& p, const T
   sink.col_class = l.flat ? nullptr : classes.col_class;
   sink.col_classes = classes.cols;
   sink.counts = scratch.counts;
+  sink.width = width;
   if (l.counts) return sink;
   const int64_t channel = static_cast<int64_t>(word) * 64;
   sink.thresholds = p.bounds + channel / kLanes * classes.count() * kLanes + channel % kLanes;

@@ -52,6 +52,10 @@ struct LutBlock {
 // vectors: 1 to 4, the 32-channel vectors of the channel group.
 void lut_block(int32_t vectors, const LutBlock& block);
 
+// The same with packed weights (see unpack_groups), unpacked again for each pair of columns: for a few pairs
+// that is cheaper than a copy of the block.
+void lut_packed_block(int32_t vectors, const LutBlock& block);
+
 // Weights of `groups` groups from one nibble per channel to one byte per channel.
 // packed: [group][(vectors + 1) / 2][32]: low nibbles are the even vector, high nibbles the odd one.
 void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8_t* unpacked);

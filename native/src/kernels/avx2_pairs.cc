@@ -11,6 +11,7 @@
 namespace binarynet::avx2 {
 namespace {
 
+constexpr int64_t kFewPairs = 2;  // measured: from 3 on a copy of unpacked weights is better
 constexpr int32_t kMostGroupsOf16Bits = 65535 / (4 * kBlockGroups) * kBlockGroups;  // 4 bits each
 
 // ---- Indices of the activations
@@ -168,7 +169,8 @@ int32_t group_words(const Block& b, int32_t channel_group) {
 
 Sink aim_group(const Job& job, int32_t channel_group) {
   return aim_sink(job.b, job.l, job.p, job.tile, channel_group * (kLanes / 64),
-                  group_words(job.b, channel_group), job.w.scratch, job.out);
+                  group_words(job.b, channel_group), 32 * group_vectors(job.b, channel_group), job.w.scratch,
+                  job.out);
 }
 
 void run_pairs(const Job& job, int32_t channel_group) {
@@ -185,11 +187,16 @@ void run_pairs(const Job& job, int32_t channel_group) {
   Sink& sink = call.sink;
   sink = aim_group(job, channel_group);
 
+  const bool few = static_cast<int64_t>(job.tile.images) * job.tile.conv_rows * job.shape.pairs <= kFewPairs;
   const uint8_t* packed = group_weights(l, job.p, channel_group);
   constexpr int64_t kBlocksOf16Bits = kMostGroupsOf16Bits / kBlockGroups;
   for (int64_t block = 0; block < l.blocks; ++block) {
     const int32_t groups = static_cast<int32_t>(3 * (block_begin(l, block + 1) - block_begin(l, block)));
-    unpack_groups(vectors, packed, groups, job.w.weights);
+    if (few) {
+      call.weights = packed;
+    } else {
+      unpack_groups(vectors, packed, groups, job.w.weights);
+    }
     packed += groups * packed_group_bytes(vectors);
     locate_block(l, job.shape, block, &call);
     // Sums of 16 bits move to the 32-bit counts before they could overflow (never on the way to bits).
@@ -197,7 +204,7 @@ void run_pairs(const Job& job, int32_t channel_group) {
     sink.first = block % kBlocksOf16Bits == 0;
     sink.first_counts = block < kBlocksOf16Bits;
     sink.flush = !last ? Flush::keep : l.counts ? Flush::counts : Flush::bits;
-    lut_block(vectors, call);
+    few ? lut_packed_block(vectors, call) : lut_block(vectors, call);
   }
 }
 
