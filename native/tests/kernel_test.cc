@@ -272,6 +272,8 @@ constexpr ManySums kManySums[] = {
     {260, 2, 192, 2, 1, 0, 128, BlockOutput::int32, 1},  // dense over several pixels
     {1300, 1, 256, 1, 1, 0, 64, BlockOutput::bits, 1},   // more than one tile
     {330, 1, 65700, 1, 1, 0, 1, BlockOutput::int32, 1},  // sums of more than 16 bits
+    {3, 140, 1, 140, 1, 0, 40, BlockOutput::bits, 1},    // many words of one bit
+    {1, 140, 1, 140, 1, 0, 40, BlockOutput::float32, 1},
 };
 
 void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {

@@ -85,7 +85,7 @@ void bits_prepare(const Block& block, void* prepared) {
   const Prepared p = carve_prepared(block, layout, prepared);
   prepare_weights(block, layout, p.weights);
   prepare_classes(block, layout.flat, p.classes);
-  if (!layout.counts) prepare_unpacked_bounds(block, p.classes, p.bounds);
+  if (layout.result == Flush::bits) prepare_unpacked_bounds(block, p.classes, p.bounds);
 }
 
 int64_t bits_unit_count(const Block& block, int64_t batch) {

@@ -68,7 +68,7 @@ TableWorkspace carve_table_workspace(const Block& b, const Layout& l, const Tili
   w.tables = carver.take<uint8_t>(kTablesBytes);
   w.bytes = carver.take<uint8_t>(pixels * kTableLanes);
   w.sums = carver.take<uint16_t>(pixels * kTableLanes);
-  w.scratch.counts = carver.take<int32_t>(l.counts ? pixels * kTableLanes : 0);
+  w.scratch.counts = carver.take<int32_t>(l.result == Flush::counts ? pixels * kTableLanes : 0);
   w.scratch.final_sums = carver.take<int32_t>(kTableLanes);
   w.scratch.bits = carver.take<uint64_t>(has_pool(b) ? pixels : 0);
   w.bytes_used = carver.used;
@@ -172,8 +172,8 @@ void run_tables(const TableJob& job, int32_t out_word) {
       pass.sink.first = in_sums == 0;
       in_sums += in_bytes;
       in_bytes = 0;
-      const bool full = last || in_sums == kMostWordsOf16Bits;
-      pass.sink.flush = !full ? Flush::keep : l.counts ? Flush::counts : Flush::bits;
+      const bool full = last || (l.result == Flush::counts && in_sums == kMostWordsOf16Bits);
+      pass.sink.flush = !full ? Flush::keep : l.result;
       pass.sink.first_counts = first_counts;
       if (full) {
         in_sums = 0;

@@ -12,22 +12,29 @@ namespace binarynet::avx2 {
 
 constexpr int32_t kLanes = 128;  // channels of a full channel group: 4 vectors
 
-enum class Flush { keep, bits, counts };  // what to do with the sums at the end of a block
+enum class Flush { keep, bits, sums, counts };  // what to do with the counts at the end of a block of K
 
 // What becomes of the counts of one column, after those of earlier blocks of K were added.
 struct Sink {
   int32_t rows, cols;  // of the sums of one image
   bool first;          // there are no sums of earlier blocks
   Flush flush;
-  // Flush::bits. Bit = count < threshold, as the last sums are taken.
-  const int16_t* thresholds;  // [class][kLanes], channels in unpack order
-  const int32_t* row_class;   // [rows] or null
-  const int32_t* col_class;   // [cols] or null
+  // Border classes and output pixels, of Flush::bits and Flush::sums.
+  const int32_t* row_class;  // [rows] or null
+  const int32_t* col_class;  // [cols] or null
   int32_t col_classes;
-  const uint64_t* falling;  // [words]: XOR of the bits
-  uint64_t* out;            // word of this channel group in the first pixel
-  int64_t out_image_stride, out_row_stride, out_col_stride;
-  int32_t out_words;  // of this channel group: 1 or 2
+  int64_t image_stride, row_stride, col_stride;  // of out, in words or sums
+  // Flush::bits. Bit = count < threshold.
+  const int16_t* thresholds;  // [class][kLanes], channels in unpack order
+  const uint64_t* falling;    // [words]: XOR of the bits
+  uint64_t* out;              // word of this channel group in the first pixel
+  int32_t out_words;          // of this channel group: 1 or 2
+  // Flush::sums. Sum = constant - 2 * count.
+  const int32_t* constants;  // [class][constant_stride], from this channel group on
+  int64_t constant_stride;
+  int32_t* out_sums;  // of this channel group's first channel in the first pixel
+  int32_t channels;   // that exist
+  bool floats;        // sums are float32
   // Flush::counts.
   int32_t* counts;  // [images][rows][cols][width]
   int32_t width;
@@ -68,19 +75,61 @@ inline __attribute__((always_inline)) void emit_bits(const Sink& b, const Sums<k
   if (b.out_words == 2) out[1] = (bits[2] | static_cast<uint64_t>(bits[3]) << 32) ^ b.falling[1];
 }
 
+// Counts of the channels [8 * eight, 8 * eight + 8) of a vector: 0-7 | 16-23 are in the first half, 8-15 |
+// 24-31 in the second.
+inline __attribute__((always_inline)) __m256i eight_counts(const __m256i* halves, int eight) {
+  const __m256i half = halves[eight % 2];
+  return _mm256_cvtepu16_epi32(eight < 2 ? _mm256_castsi256_si128(half) : _mm256_extracti128_si256(half, 1));
+}
+
+// These two stay out of line, or they spoil the code of the loops around them.
 template <int kVectors>
-inline void emit_counts(const Sink& b, const Sums<kVectors>& sums, int32_t* counts) {
-  for (int v = 0; v < kVectors; ++v) {
-    // Channels 0-7 | 16-23 in the first half, 8-15 | 24-31 in the second.
-    const __m128i eights[4] = {
-        _mm256_castsi256_si128(sums.half[2 * v]), _mm256_castsi256_si128(sums.half[2 * v + 1]),
-        _mm256_extracti128_si256(sums.half[2 * v], 1), _mm256_extracti128_si256(sums.half[2 * v + 1], 1)};
-    for (int k = 0; k < 4; ++k) {
-      __m256i wide = _mm256_cvtepu16_epi32(eights[k]);
-      int32_t* to = counts + 32 * v + 8 * k;
-      if (!b.first_counts) wide = _mm256_add_epi32(wide, load(to));
-      store(to, wide);
+__attribute__((noinline)) void emit_sums(const Sink& b, const Sums<kVectors>& sums, const int32_t* constants,
+                                         int32_t* out) {
+#pragma GCC unroll 16
+  for (int eight = 0; eight < 4 * kVectors; ++eight) {
+    const __m256i count = eight_counts(sums.half + 2 * (eight / 4), eight % 4);
+    __m256i sum = _mm256_sub_epi32(load(constants + 8 * eight), _mm256_slli_epi32(count, 1));
+    if (b.floats) sum = _mm256_castps_si256(_mm256_cvtepi32_ps(sum));
+    const int32_t left = b.channels - 8 * eight;
+    if (left >= 8) {
+      store(out + 8 * eight, sum);
+    } else {
+      const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+      _mm256_maskstore_epi32(out + 8 * eight, _mm256_cmpgt_epi32(_mm256_set1_epi32(left), lanes), sum);
     }
+  }
+}
+
+template <int kVectors>
+__attribute__((noinline)) void emit_counts(const Sink& b, const Sums<kVectors>& sums, int32_t* counts) {
+#pragma GCC unroll 16
+  for (int eight = 0; eight < 4 * kVectors; ++eight) {
+    __m256i wide = eight_counts(sums.half + 2 * (eight / 4), eight % 4);
+    int32_t* to = counts + 8 * eight;
+    if (!b.first_counts) wide = _mm256_add_epi32(wide, load(to));
+    store(to, wide);
+  }
+}
+
+// Passes the counts of one column on (not Flush::keep).
+template <int kVectors>
+inline __attribute__((always_inline)) void emit(const Sink& b, const Sums<kVectors>& sums, int64_t image,
+                                                int64_t row, int64_t col) {
+  if (b.flush == Flush::counts) {
+    const Sums<kVectors> copy = sums;  // what has an address is in memory
+    emit_counts<kVectors>(b, copy, b.counts + ((image * b.rows + row) * b.cols + col) * b.width);
+    return;
+  }
+  const int64_t row_class = b.row_class == nullptr ? 0 : b.row_class[row];
+  const int64_t col_class = b.col_class == nullptr ? 0 : b.col_class[col];
+  const int64_t border = row_class * b.col_classes + col_class;
+  const int64_t pixel = image * b.image_stride + row * b.row_stride + col * b.col_stride;
+  if (b.flush == Flush::bits) {
+    emit_bits<kVectors>(b, sums, b.thresholds + border * kLanes, b.out + pixel);
+  } else {
+    const Sums<kVectors> copy = sums;
+    emit_sums<kVectors>(b, copy, b.constants + border * b.constant_stride, b.out_sums + pixel);
   }
 }
 
@@ -107,13 +156,8 @@ inline __attribute__((always_inline)) void flush_column(const Sink& b, const __m
     }
   } else if (col >= b.cols) {
     // The second column of the last pair of an odd row does not exist.
-  } else if (b.flush == Flush::bits) {
-    const int64_t row_class = b.row_class == nullptr ? 0 : b.row_class[row];
-    const int64_t col_class = b.col_class == nullptr ? 0 : b.col_class[col];
-    emit_bits<kVectors>(b, sums, b.thresholds + (row_class * b.col_classes + col_class) * kLanes,
-                        b.out + image * b.out_image_stride + row * b.out_row_stride + col * b.out_col_stride);
   } else {
-    emit_counts<kVectors>(b, sums, b.counts + ((image * b.rows + row) * b.cols + col) * b.width);
+    emit<kVectors>(b, sums, image, row, col);
   }
 }
 

@@ -16,7 +16,7 @@ namespace {
 // Everything that follows from a block alone.
 struct Layout {
   bool flat;
-  bool counts;            // raw counts go through finish_counts()
+  Flush result;           // bits or sums; or counts, which go through finish_counts()
   int32_t pixel_nibbles;  // nibbles of a pixel that hold channels
   int32_t pixel_groups;   // the same, or more to make runs divisible by 3
   int32_t runs;           // contiguous runs of K: kernel rows, or 1 if flat
@@ -45,7 +45,11 @@ inline Layout make_layout(const Block& b) {
   l.blocks = divide_up(l.triples, kBlockTriples);
   l.channel_groups = static_cast<int32_t>(divide_up(b.out_c, kLanes));
   // Bounds are compared as signed 16-bit numbers: a count, at most K, and a bound of up to K + 1 must fit.
-  l.counts = b.output != BlockOutput::bits || taps * b.in_c > 32766;
+  // Sums are made of unsigned 16-bit counts.
+  const int64_t k = taps * b.in_c;
+  l.result = Flush::counts;
+  if (b.output == BlockOutput::bits && k <= 32766) l.result = Flush::bits;
+  if (b.output != BlockOutput::bits && k <= 65000 && !has_pool(b)) l.result = Flush::sums;
   return l;
 }
 
@@ -61,7 +65,7 @@ inline int64_t packed_group_bytes(int32_t vectors) { return 32 * ((vectors + 1) 
 struct Prepared {
   uint8_t* weights;  // [channel group][group][packed_group_bytes]
   Classes classes;
-  int16_t* bounds;  // [channel group][class][kLanes], channels in unpack order; empty if counts
+  int16_t* bounds;  // [channel group][class][kLanes], channels in unpack order; empty unless bits
   size_t bytes;
 };
 
@@ -74,7 +78,7 @@ inline Prepared carve_prepared(const Block& b, const Layout& l, void* memory) {
   Prepared p = {};
   p.weights = carver.take<uint8_t>(weight_bytes);
   p.classes = carve_classes(b, l.flat, static_cast<int64_t>(l.channel_groups) * kLanes, &carver);
-  p.bounds = carver.take<int16_t>(l.counts ? 0 : p.classes.count() * p.classes.width);
+  p.bounds = carver.take<int16_t>(l.result == Flush::bits ? p.classes.count() * p.classes.width : 0);
   p.bytes = carver.used;
   return p;
 }
@@ -107,29 +111,38 @@ inline Sink aim_sink(const Block& b, const Layout& l, const Prepared& p, const T
   sink.col_classes = classes.cols;
   sink.counts = scratch.counts;
   sink.width = width;
-  if (l.counts) return sink;
   const int64_t channel = static_cast<int64_t>(word) * 64;
-  sink.thresholds = p.bounds + channel / kLanes * classes.count() * kLanes + channel % kLanes;
-  if (has_pool(b)) {
-    sink.falling = kNoneFalling;
-    sink.out = scratch.bits;
-    sink.out_col_stride = out_words;
-    sink.out_row_stride = static_cast<int64_t>(tile.cols) * out_words;
-    sink.out_image_stride = sink.out_row_stride * tile.conv_rows;
-  } else {
+  const int64_t pixel = first_out_pixel(b, tile);
+  if (l.result == Flush::sums) {
+    sink.constants = classes.constants + channel;
+    sink.constant_stride = classes.width;
+    sink.out_sums = static_cast<int32_t*>(out) + pixel * b.out_c + channel;
+    sink.channels = static_cast<int32_t>(b.out_c - channel);
+    sink.floats = b.output == BlockOutput::float32;
+    sink.col_stride = b.out_c;
+  } else if (l.result == Flush::bits) {
+    sink.thresholds = p.bounds + channel / kLanes * classes.count() * kLanes + channel % kLanes;
+    if (has_pool(b)) {
+      sink.falling = kNoneFalling;
+      sink.out = scratch.bits;
+      sink.col_stride = out_words;
+      sink.row_stride = static_cast<int64_t>(tile.cols) * out_words;
+      sink.image_stride = sink.row_stride * tile.conv_rows;
+      return sink;
+    }
     sink.falling = b.falling + word;
-    sink.out = static_cast<uint64_t*>(out) + first_out_pixel(b, tile) * b.out_words + word;
-    sink.out_col_stride = b.out_words;
-    sink.out_row_stride = static_cast<int64_t>(b.out_w) * b.out_words;
-    sink.out_image_stride = sink.out_row_stride * b.out_h;
+    sink.out = static_cast<uint64_t*>(out) + pixel * b.out_words + word;
+    sink.col_stride = b.out_words;
   }
+  sink.row_stride = sink.col_stride * b.out_w;
+  sink.image_stride = sink.row_stride * b.out_h;
   return sink;
 }
 
 // Finishes what went to the scratch memory, if anything did. width: channels of the call.
 inline void finish_sink(const Block& b, const Layout& l, const Prepared& p, const Tile& tile, int32_t word,
                         int32_t out_words, int32_t width, const Scratch& scratch, void* out) {
-  if (l.counts) {
+  if (l.result == Flush::counts) {
     const int32_t channels = static_cast<int32_t>(smaller(width, b.out_c - 64 * word));
     const Counts counts = {scratch.counts, width, 64 * word, channels};
     finish_counts(b, l.flat, p.classes, counts, tile, scratch.final_sums, out);

@@ -64,7 +64,9 @@ void unpack_groups(int32_t vectors, const uint8_t* packed, int32_t groups, uint8
 void pair_offsets(const uint64_t* first, const uint64_t* second, int32_t words, uint16_t* offsets);
 
 // One column (batch 1): streams the packed weights once. index: offsets of pairs whose second column is 0.
-void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups,
+// prefetch: fetch weights 8 KB before they are needed; measured from memory 60 instead of 50 MAC/cycle, from
+// a cache 4 % less.
+void lut_column(int32_t vectors, const uint8_t* packed, const uint16_t* index, int64_t groups, bool prefetch,
                 const Sink& sink);
 
 }  // namespace binarynet::avx2

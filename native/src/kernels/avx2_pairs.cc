@@ -121,7 +121,7 @@ Workspace carve_workspace(const Block& b, const Layout& l, const Tiling& tiling,
   w.zeros = carver.take<uint64_t>(column_words);
   w.weights = carver.take<uint8_t>(kBlockGroups * kLanes);
   w.sums = carver.take<uint16_t>(pairs * 2 * kLanes);
-  w.scratch.counts = carver.take<int32_t>(l.counts ? pixels * kLanes : 0);
+  w.scratch.counts = carver.take<int32_t>(l.result == Flush::counts ? pixels * kLanes : 0);
   w.scratch.final_sums = carver.take<int32_t>(kLanes);
   w.scratch.bits = carver.take<uint64_t>(has_pool(b) ? pixels * 2 : 0);
   w.bytes = carver.used;
@@ -173,6 +173,12 @@ Sink aim_group(const Job& job, int32_t channel_group) {
                   job.out);
 }
 
+// Groups of K after which 16-bit counts must be added to 32-bit ones; on the way to bits or sums they suffice
+// for all of K.
+int64_t groups_of_counts(const Layout& l) {
+  return l.result == Flush::counts ? kMostGroupsOf16Bits : round_up(l.groups, kBlockGroups);
+}
+
 void run_pairs(const Job& job, int32_t channel_group) {
   const Layout& l = job.l;
   const int32_t vectors = group_vectors(job.b, channel_group);
@@ -189,7 +195,7 @@ void run_pairs(const Job& job, int32_t channel_group) {
 
   const bool few = static_cast<int64_t>(job.tile.images) * job.tile.conv_rows * job.shape.pairs <= kFewPairs;
   const uint8_t* packed = group_weights(l, job.p, channel_group);
-  constexpr int64_t kBlocksOf16Bits = kMostGroupsOf16Bits / kBlockGroups;
+  const int64_t blocks_of_counts = groups_of_counts(l) / kBlockGroups;
   for (int64_t block = 0; block < l.blocks; ++block) {
     const int32_t groups = static_cast<int32_t>(3 * (block_begin(l, block + 1) - block_begin(l, block)));
     if (few) {
@@ -199,11 +205,11 @@ void run_pairs(const Job& job, int32_t channel_group) {
     }
     packed += groups * packed_group_bytes(vectors);
     locate_block(l, job.shape, block, &call);
-    // Sums of 16 bits move to the 32-bit counts before they could overflow (never on the way to bits).
-    const bool last = block + 1 == l.blocks || (block + 1) % kBlocksOf16Bits == 0;
-    sink.first = block % kBlocksOf16Bits == 0;
-    sink.first_counts = block < kBlocksOf16Bits;
-    sink.flush = !last ? Flush::keep : l.counts ? Flush::counts : Flush::bits;
+    // Counts of 16 bits move to those of 32 before they could overflow.
+    const bool last = block + 1 == l.blocks || (block + 1) % blocks_of_counts == 0;
+    sink.first = block % blocks_of_counts == 0;
+    sink.first_counts = block < blocks_of_counts;
+    sink.flush = !last ? Flush::keep : l.result;
     few ? lut_packed_block(vectors, call) : lut_block(vectors, call);
   }
 }
@@ -213,12 +219,15 @@ void run_column(const Job& job, int32_t channel_group) {
   const Layout& l = job.l;
   const int32_t vectors = group_vectors(job.b, channel_group);
   Sink sink = aim_group(job, channel_group);
-  sink.flush = l.counts ? Flush::counts : Flush::bits;
+  sink.flush = l.result;
   const uint8_t* packed = group_weights(l, job.p, channel_group);
-  for (int64_t group = 0; group < l.groups; group += kMostGroupsOf16Bits) {
-    const int64_t groups = smaller(kMostGroupsOf16Bits, l.groups - group);
+  constexpr int64_t kLargeWeights = 512 * 1024;  // bytes that will hardly stay in a second-level cache
+  const bool prefetch = l.channel_groups * l.groups * packed_group_bytes(4) >= kLargeWeights;
+  for (int64_t group = 0; group < l.groups; group += groups_of_counts(l)) {
+    const int64_t groups = smaller(groups_of_counts(l), l.groups - group);
     sink.first_counts = group == 0;
-    lut_column(vectors, packed + group * packed_group_bytes(vectors), job.w.one_pair + group, groups, sink);
+    lut_column(vectors, packed + group * packed_group_bytes(vectors), job.w.one_pair + group, groups,
+               prefetch, sink);
   }
 }
 
