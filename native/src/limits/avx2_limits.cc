@@ -74,9 +74,20 @@ int64_t look_up_pairs(int64_t steps) {
   return found;
 }
 
-// One column: weights are used once, so they come packed.
+// One group of one column: weights are used once, so they come packed.
+inline __attribute__((always_inline)) void look_up_single(const uint8_t* packed, uint16_t offset,
+                                                          __m256i nibble, __m256i* sums) {
+  const __m256i row = row_at(kSingleRow, offset);
+#pragma GCC unroll 2
+  for (int v = 0; v < 2; ++v) {
+    const __m256i both = load(packed + 32 * v);
+    add(sums[2 * v], _mm256_shuffle_epi8(row, _mm256_and_si256(both, nibble)));
+    add(sums[2 * v + 1], _mm256_shuffle_epi8(row, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble)));
+  }
+}
+
 int64_t look_up_singles(int64_t steps) {
-  constexpr int kBlock = 64;
+  constexpr int kBlock = 63;
   alignas(64) uint8_t weights[kBlock * 64];
   uint16_t offsets[kBlock];
   for (uint8_t& both : weights) both = 255;
@@ -90,17 +101,11 @@ int64_t look_up_singles(int64_t steps) {
     const uint16_t* index = offsets;
     asm volatile("" : "+r"(w), "+r"(index) : : "memory");
     const uint16_t* const end = index + (steps < kBlock ? steps : kBlock);
-    do {
-      const __m256i row = row_at(kSingleRow, *index);
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) {
-        const __m256i both = load(w + 32 * v);
-        add(sums[2 * v], _mm256_shuffle_epi8(row, _mm256_and_si256(both, nibble)));
-        add(sums[2 * v + 1], _mm256_shuffle_epi8(row, _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble)));
-      }
-      ++index;
-      w += 64;
-    } while (index != end);
+    for (; end - index >= 3; index += 3, w += 3 * 64) {  // as the kernel: a group alone is mostly loop
+#pragma GCC unroll 3
+      for (int g = 0; g < 3; ++g) look_up_single(w + 64 * g, index[g], nibble, sums);
+    }
+    for (; index != end; ++index, w += 64) look_up_single(w, *index, nibble, sums);
     steps -= kBlock;
   }
   int64_t found = 0;
