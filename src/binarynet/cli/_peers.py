@@ -37,11 +37,11 @@ ORDINARY = {
 Expected = Callable[[str, Kind, Array], None]
 """Called with a peer's name, kind and values; VerificationError where they are not what they should be."""
 
-FLOAT32_TOLERANCE = 1e-3
-"""Largest difference of a float32 peer from float64, relative to the largest magnitude."""
-INT8_TOLERANCE = 0.15
+FLOAT32_TOLERANCE = 1e-4
+"""Largest difference of a float32 peer from float64, relative to the largest magnitude; with bfloat16 it is 5e-3."""
+INT8_TOLERANCE = 0.1
 """Largest difference of an int8 network's scores from float64, root mean square relative to that of the scores."""
-INT8_STEPS = 1.01
+INT8_STEPS = 0.51
 """Largest difference of an int8 layer's codes from the exact sums of its own operands, in steps of the codes."""
 NUM_CHECKED = 3
 """Images of a batch that are compared: the first, the last, one between."""

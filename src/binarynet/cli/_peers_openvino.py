@@ -115,7 +115,7 @@ def caller(compiled: openvino.CompiledModel, inputs: Array) -> Any:
                 request.wait()
         else:
             for request, _ in requests:
-                request.infer()
+                request.infer(share_outputs=True)
         return result
 
     return run

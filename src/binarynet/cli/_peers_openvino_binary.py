@@ -40,8 +40,10 @@ MAX_IMAGES = 8
 """Images that are computed together: with more, the sums of a convolution no longer fit into the caches."""
 REPEATS = 8
 """Layers in one call, side by side, so that packing the input hardly counts."""
-LARGE_LAYER, LARGE_REPEATS = 1 << 38, 2
-"""Multiplications of a layer from which on fewer are put side by side."""
+LARGE_LAYER, FEW_REPEATS = 1 << 38, 2
+"""Multiplications of a layer from which on fewer are put side by side, as a call takes long enough."""
+FEW_COLUMNS, MAX_WEIGHT_BYTES = 64, 1 << 22
+"""With so few rows or pixels as that, a layer's time is that of reading its weights: no more than fit into a cache."""
 NUM_CHECKED = 3
 ROUNDING = 2.0**-23
 """Scores are rounded once rather than twice, since multiplication and addition are fused: no further off than this."""
@@ -238,8 +240,7 @@ def _layer_model(subject: BinaryLayer, int8: bool, *, timed: bool) -> Any:
         signs = pieces.thresholded(pieces.channels_first(source), np.zeros(layer.in_c), np.zeros(layer.in_c, bool), 1)
         value = signs
     rows, columns = Window(layer.kernel, layer.stride, layer.padding).output_size((layer.in_h, layer.in_w))
-    work = len(subject.inputs) * rows * columns * layer.weights.size
-    repeats = (REPEATS if work < LARGE_LAYER else LARGE_REPEATS) if timed else 1
+    repeats = _repeats(layer, len(subject.inputs) * rows * columns) if timed else 1
     outputs = [_layer_output(value, subject, int8, turn) for turn in range(repeats)]
     if _gives_bits(layer):
         size = (1, len(subject.inputs)) if layer.is_dense else (rows, columns)
@@ -248,6 +249,15 @@ def _layer_model(subject: BinaryLayer, int8: bool, *, timed: bool) -> Any:
     model = pieces.model(opset13.concat(outputs, 1), source)
     model.set_rt_info(str(repeats), "layers")
     return model
+
+
+def _repeats(layer: LayerShape, columns: int) -> int:
+    """How many layers are put side by side; ``columns``: rows or pixels of all images."""
+    if columns * layer.weights.size >= LARGE_LAYER:
+        return FEW_REPEATS
+    if columns < FEW_COLUMNS:
+        return min(max(MAX_WEIGHT_BYTES * 8 // layer.weights.size, FEW_REPEATS), REPEATS)
+    return REPEATS
 
 
 def _gives_bits(layer: LayerShape) -> bool:
