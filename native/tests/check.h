@@ -59,6 +59,7 @@ inline std::vector<std::string> usable_isas() {
 
 void test_api();
 void test_kernels(uint64_t seed, uint64_t rounds);
+void test_limits();
 void test_networks(uint64_t seed);
 void test_whole_sessions();
 void test_threads(uint64_t seed);

@@ -30,6 +30,7 @@ int main(int argc, char** argv) {
   const std::map<std::string, std::function<void()>> suites = {
       {"api", [] { binarynet_tests::test_api(); }},
       {"kernels", [seed, rounds] { binarynet_tests::test_kernels(seed, rounds); }},
+      {"limits", [] { binarynet_tests::test_limits(); }},
       {"networks", [seed] { binarynet_tests::test_networks(seed); }},
       {"sessions", [] { binarynet_tests::test_whole_sessions(); }},
       {"threads", [seed] { binarynet_tests::test_threads(seed); }},
@@ -41,9 +42,10 @@ int main(int argc, char** argv) {
   for (const std::string& name : chosen) {
     const auto suite = suites.find(name);
     if (suite == suites.end()) {
-      std::fprintf(stderr,
-                   "unknown suite '%s': expected api, kernels, networks, sessions, threads or training\n",
-                   name.c_str());
+      std::fprintf(
+          stderr,
+          "unknown suite '%s': expected api, kernels, limits, networks, sessions, threads or training\n",
+          name.c_str());
       return 2;
     }
     suite->second();

@@ -9,7 +9,7 @@ import pytest
 from native_build import REPOSITORY, assert_no_inline_code, compile_mutant, compiler, run
 from native_mutations import MUTATIONS, Mutation
 
-SUITES = ("api", "kernels", "networks", "sessions", "threads", "training")
+SUITES = ("api", "kernels", "limits", "networks", "sessions", "threads", "training")
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -16,6 +16,9 @@ const Limits* const kAll[] = {
 #if defined(BINARYNET_HAVE_AVX512_VBMI)
     &kAvx512VbmiLimits,
 #endif
+#if defined(BINARYNET_HAVE_NEON)
+    &kNeonLimits,
+#endif
     &kPortableLimits,
 };
 

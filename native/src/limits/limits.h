@@ -39,6 +39,9 @@ extern const Limits kAvx512VpopcntdqLimits;
 #if defined(BINARYNET_HAVE_AVX512_VBMI)
 extern const Limits kAvx512VbmiLimits;
 #endif
+#if defined(BINARYNET_HAVE_NEON)
+extern const Limits kNeonLimits;
+#endif
 
 // Of the instruction sets that can be used here, best first.
 std::vector<const Limits*> usable_limits();
