@@ -46,6 +46,8 @@ CpuFeatures detect() {
     features.avx512dq = (b >> 17) & 1;
     features.avx512bw = (b >> 30) & 1;
     features.avx512vl = (b >> 31) & 1;
+    features.avx512_vbmi = (c >> 1) & 1;
+    features.gfni = (c >> 8) & 1;
     features.avx512_vnni = (c >> 11) & 1;
     features.avx512_vpopcntdq = (c >> 14) & 1;
   }

@@ -15,6 +15,8 @@ struct CpuFeatures {
   bool avx512vl = false;
   bool avx512_vpopcntdq = false;
   bool avx512_vnni = false;
+  bool avx512_vbmi = false;
+  bool gfni = false;
   // The processor has AVX2 (AVX-512), but the operating system does not save its registers.
   bool avx_state_disabled = false;
   bool avx512_state_disabled = false;

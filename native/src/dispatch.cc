@@ -32,26 +32,33 @@ std::string why_not_avx2() {
 #endif
 
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
-std::string why_not_avx512_vpopcntdq() {
+std::string why_not_avx512(const std::vector<Need>& more) {
   const CpuFeatures& cpu = cpu_features();
   if (cpu.avx512_state_disabled) return "the operating system does not save AVX-512 registers";
-  return lacks({{cpu.avx512f, "AVX512F"},
-                {cpu.avx512bw, "AVX512BW"},
-                {cpu.avx512dq, "AVX512DQ"},
-                {cpu.avx512vl, "AVX512VL"},
-                {cpu.avx512_vpopcntdq, "AVX512_VPOPCNTDQ"},
-                {cpu.avx512_vnni, "AVX512_VNNI"},
-                {cpu.avx2, "AVX2"},
-                {cpu.bmi1, "BMI1"},
-                {cpu.bmi2, "BMI2"},
-                {cpu.popcnt, "POPCNT"}});
+  std::vector<Need> needs = {{cpu.avx512f, "AVX512F"},
+                             {cpu.avx512bw, "AVX512BW"},
+                             {cpu.avx512dq, "AVX512DQ"},
+                             {cpu.avx512vl, "AVX512VL"},
+                             {cpu.avx512_vpopcntdq, "AVX512_VPOPCNTDQ"},
+                             {cpu.avx512_vnni, "AVX512_VNNI"},
+                             {cpu.avx2, "AVX2"},
+                             {cpu.bmi1, "BMI1"},
+                             {cpu.bmi2, "BMI2"},
+                             {cpu.popcnt, "POPCNT"}};
+  needs.insert(needs.end(), more.begin(), more.end());
+  return lacks(needs);
 }
 #endif
 
 std::vector<InstructionSet> make_table() {
   std::vector<InstructionSet> table;
+#if defined(BINARYNET_HAVE_AVX512_VBMI)
+  const CpuFeatures& cpu = cpu_features();
+  table.push_back(
+      {&kAvx512VbmiKernels, why_not_avx512({{cpu.avx512_vbmi, "AVX512_VBMI"}, {cpu.gfni, "GFNI"}})});
+#endif
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
-  table.push_back({&kAvx512VpopcntdqKernels, why_not_avx512_vpopcntdq()});
+  table.push_back({&kAvx512VpopcntdqKernels, why_not_avx512({})});
 #endif
 #if defined(BINARYNET_HAVE_AVX2)
   table.push_back({&kAvx2Kernels, why_not_avx2()});

@@ -123,8 +123,15 @@ Case random_case(Random* random) {
     b.in_c = static_cast<int32_t>(random->pick<int64_t>({10, 64, 200, 255, 256, 270, 500, 1000, 2050}));
   if (!dense && b.input == BlockInput::bytes)
     b.in_c = static_cast<int32_t>(random->pick<int64_t>({1, 2, 3, 4, 17}));
-  b.in_words = (b.in_c + 63) / 64;
   b.out_c = static_cast<int32_t>(random->pick(channels));
+  const bool wide =
+      b.input == BlockInput::bits && random->one_in(12);  // what serves many channels and pixels
+  if (wide) {
+    b.output = BlockOutput::bits;
+    b.out_c = static_cast<int32_t>(random->pick<int64_t>({384, 389, 490, 512, 512, 1024, 1030}));
+    if (!dense) b.in_c = static_cast<int32_t>(random->pick<int64_t>({3, 64, 65, 130}));
+  }
+  b.in_words = (b.in_c + 63) / 64;
   b.out_words = (b.out_c + 63) / 64;
   b.in_h = dense ? 1 : static_cast<int32_t>(random->between(1, 10));
   b.in_w = dense ? 1 : static_cast<int32_t>(random->between(1, 10));
@@ -134,6 +141,7 @@ Case random_case(Random* random) {
     test.batch = 1;
   }
   if (dense) test.batch = random->pick<int64_t>({1, 2, 5, 16, 33, 64});
+  if (wide && dense && random->one_in(4)) test.batch = random->pick<int64_t>({150, 523});
   const int64_t max_kernel = dense ? 1 : b.in_c > 65 ? 3 : 5;
   b.conv_h = choose_axis(random, b.in_h, max_kernel, &b.kernel_h, &b.stride_h, &b.pad_h);
   b.conv_w = choose_axis(random, b.in_w, max_kernel, &b.kernel_w, &b.stride_w, &b.pad_w);

@@ -36,6 +36,9 @@ AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
 AVX512_DOT = "kernels/avx512_vpopcntdq_bytes_dot.cc"
 AVX512_LOOKUP = "kernels/avx512_vpopcntdq_bytes_lookup.cc"
 AVX512_TABLES = "kernels/avx512_vpopcntdq_bytes_tables.h"
+VBMI = "avx512_vbmi"
+VBMI_SLICES = "kernels/avx512_vbmi_slices.cc"
+VBMI_TABLES = "kernels/avx512_vbmi_tables.cc"
 PORTABLE_DENSE = "training/portable_dense.cc"
 AVX512_DENSE = "training/avx512_vpopcntdq_dense.cc"
 
@@ -214,6 +217,18 @@ MUTATIONS = (
         AVX512_LOOKUP,
     ),
     Mutation("AVX-512: centred weights", CLASSES, "centred ? 1 :", "centred ? -1 :", AVX512, AVX512_LOOKUP),
+    Mutation("slices: a carry is lost", VBMI_SLICES, "*sum, c, 0xe8)", "*sum, c, 0xe0)", VBMI),
+    Mutation("slices: a parity is not carried on", VBMI_SLICES, "first >> 63}", "first >> 62 & 1}", VBMI),
+    Mutation("slices: pending carries are lost", VBMI_SLICES, "(pending & 1) != 0", "(pending & 2) != 0", VBMI),
+    Mutation("slices: the levels are out of step", VBMI_SLICES, "ctzll(~", "ctzll(2 | ~", VBMI),
+    Mutation("slices: <= instead of <", VBMI_SLICES, "compare(_mm512_setzero_si512(), ones)", "compare(ones, ones)", VBMI),
+    Mutation("slices: bounds wrap", VBMI_SLICES, "larger(0, smaller(most,", "larger(-1, smaller(most + 1,", VBMI),
+    Mutation("slices: all pixels are inside", VBMI_SLICES, "bounds + w.pixels[i].class_offset", "bounds", VBMI),
+    Mutation("slices: falling is ignored", VBMI_SLICES, "maskz_loadu_epi64(mask, b.falling", "maskz_loadu_epi64(0, b.falling", VBMI),
+    Mutation("slices: the last words of K", VBMI_SLICES, "if (word == words_of_k(b)) weights = {};", "", VBMI),
+    Mutation("slices: one row of a table", VBMI_TABLES, "carry_function(5)", "carry_function(4)", VBMI),
+    Mutation("slices: two channels change places", VBMI_TABLES, "4 * octet + c / 2", "4 * octet + (c / 2 ^ 1)", VBMI),
+    Mutation("slices: the last pair of channels", VBMI_TABLES, "s / 2 < pairs", "s / 2 < pairs - 1", VBMI),
     Mutation("training: NaN has the bit 0", PORTABLE_DENSE, "!(values[col] < 0)", "values[col] >= 0"),
     Mutation("training: a group is its last term", PORTABLE_DENSE, "? term : sum + term", "? term : term"),
     Mutation("training: masked inputs count as 1", "training/dense.cc", "255 * masked", "256 * masked"),

@@ -6,12 +6,13 @@
 // are loaded once per strip (512 bytes per 72 operations, which the second-level cache sustains) and nothing
 // is stored but the result. Lanes are 64 bits wide: counts cannot overflow.
 //
-// Vectors come in pairs of 16 channels: lane i of the even one is channel 2i, of the odd one channel 2i + 1,
-// so that even | odd << 32 has the counts of 16 channels in their order, as 32-bit numbers (K < 2^31).
+// Vectors come in pairs (avx512_bits_layout.h), so that even | odd << 32 has the counts of 16 channels in
+// their order, as 32-bit numbers (K < 2^31).
 #include <immintrin.h>
 
 #include <cstring>
 
+#include "avx512_bits_layout.h"
 #include "avx512_vpopcntdq.h"
 #include "simd_classes.h"
 #include "simd_output.h"
@@ -22,36 +23,6 @@ namespace binarynet::avx512_vpopcntdq {
 namespace {
 
 constexpr int32_t kStrip = 3;  // pixels
-
-struct Prepared {
-  uint64_t* weights;  // [channel group][word of K][2 * pairs][8]
-  Classes classes;
-  size_t bytes;
-};
-
-int32_t channel_groups(const Block& b) { return static_cast<int32_t>(divide_up(b.out_c, kWordChannels)); }
-
-// Pairs of vectors that a channel group needs.
-int32_t group_pairs(const Block& b, int32_t group) {
-  return static_cast<int32_t>(smaller(4, divide_up(b.out_c - group * kWordChannels, 16)));
-}
-
-int64_t words_of_k(const Block& b) { return static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_words; }
-
-const uint64_t* group_weights(const Block& b, const Prepared& p, int32_t group) {
-  return p.weights + group * words_of_k(b) * kWordChannels;  // all groups before are full
-}
-
-Prepared carve_prepared(const Block& b, void* memory) {
-  const int32_t groups = channel_groups(b);
-  const int64_t channels = (groups - 1) * int64_t{kWordChannels} + 16 * group_pairs(b, groups - 1);
-  Carver carver = {static_cast<uint8_t*>(memory), 0};
-  Prepared p = {};
-  p.weights = carver.take<uint64_t>(words_of_k(b) * channels);
-  p.classes = carve_classes(b, is_flat(b), groups * int64_t{kWordChannels}, &carver);
-  p.bytes = carver.used;
-  return p;
-}
 
 void prepare_weights(const Block& b, uint64_t* to) {
   const int64_t words = words_of_k(b);
@@ -178,7 +149,7 @@ void run_pixels(const Call& call) {
 // What the channel groups of one tile share.
 struct Job {
   const Block& b;
-  const Prepared& p;
+  const BitsPrepared& p;
   const Workspace& w;
   const Tile& tile;
   bool flat;
@@ -211,10 +182,10 @@ void run_channel_group(const Job& job, int32_t group) {
 
 }  // namespace
 
-size_t bits_prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
+size_t bits_prepared_bytes(const Block& block) { return carve_bits_prepared(block, nullptr).bytes; }
 
 void bits_prepare(const Block& block, void* prepared) {
-  const Prepared p = carve_prepared(block, prepared);
+  const BitsPrepared p = carve_bits_prepared(block, prepared);
   prepare_weights(block, p.weights);
   prepare_classes(block, is_flat(block), p.classes);
 }
@@ -232,7 +203,7 @@ void bits_run(const Block& block, const void* prepared, const uint8_t* in, void*
               int64_t unit_begin, int64_t unit_end, void* workspace) {
   const int32_t groups = channel_groups(block);
   const Tiling tiling = make_tiling(block, batch, groups);
-  const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
+  const BitsPrepared p = carve_bits_prepared(block, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
   for (int64_t unit = unit_begin; unit < unit_end;) {
     const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);

@@ -65,5 +65,8 @@ extern const KernelSet kAvx512VpopcntdqKernels;
 #if defined(BINARYNET_HAVE_NEON)
 extern const KernelSet kNeonKernels;
 #endif
+#if defined(BINARYNET_HAVE_AVX512_VBMI)
+extern const KernelSet kAvx512VbmiKernels;
+#endif
 
 }  // namespace binarynet

@@ -5,10 +5,13 @@
 namespace binarynet::training {
 
 bool avx512_vpopcntdq_chosen() {
+  [[maybe_unused]] const KernelSet* chosen = &choose_kernels(nullptr);  // which also refuses unknown names
+#if defined(BINARYNET_HAVE_AVX512_VBMI)
+  if (chosen == &kAvx512VbmiKernels) return true;
+#endif
 #if defined(BINARYNET_HAVE_AVX512_VPOPCNTDQ)
-  return &choose_kernels(nullptr) == &kAvx512VpopcntdqKernels;
+  return chosen == &kAvx512VpopcntdqKernels;
 #else
-  choose_kernels(nullptr);  // for its refusals
   return false;
 #endif
 }

@@ -3,10 +3,11 @@
 
 namespace binarynet::training {
 
+// Whether that set is the chosen one or avx512_vbmi, which has no training kernels of its own.
 bool avx512_vpopcntdq_chosen();
 
-// Name of the instruction set whose training kernels are used now: the chosen one, or "portable" where that
-// one has no training kernels. Throws where choose_kernels() does.
+// Name of the instruction set whose training kernels are used now, "portable" where the chosen one has none.
+// Throws where choose_kernels() does.
 const char* instruction_set();
 
 // The table of that instruction set; `avx512_vpopcntdq` is null in builds without it.

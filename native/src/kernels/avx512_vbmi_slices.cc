@@ -1,0 +1,456 @@
+// Convolution and dense layers on packed bits, AVX-512: counts of 512 channels in bit slices, many pixels.
+//
+// A vector is one bit for each of 512 output channels. Counts are sums of carries: a full adder takes the
+// parity of all disagreements so far and two more of them, gives the new parity (weight 1) and a carry
+// (weight 2). Parities are linear, so neither kind needs an operation here:
+//   - The parity of the activation bits up to bit j, q[j], is known once per pixel word (make_parities()),
+//   that
+//     of the weights is known when tables are built.
+//   - The carry of bits 2i and 2i + 1 depends on the weights and on q[2i - 1], q[2i], q[2i + 1] alone: 8
+//   vectors, in
+//     a table (avx512_vbmi_tables.cc) that is built once per word of K and serves all pixels of the tile.
+// What is left is to add 32 looked-up carries per word of K, again by full adders of two operations each,
+// into the planes of weight 2 to 32: 32 loads and 62 operations for 64 * 512 bits, where counting each vector
+// would take 192. A fast core spends as much on the 32 table indices as on vectors, so it does not reach its
+// vector limit: 31 cycles per word and pixel on a Zen 5 (1050 bits per cycle) with 4 operations and 2 loads a
+// cycle.
+//
+// The carry of weight 64 is added to upper planes, lazily: level l adds its pending and its new carry every
+// 2^l words. At the end the count is compared with bounds in bit slices, and the result is the output's 512
+// bits.
+#include <immintrin.h>
+
+#include <cstring>
+
+#include "avx512_bits_layout.h"
+#include "avx512_vbmi.h"
+#include "avx512_vpopcntdq.h"
+#include "simd_classes.h"
+#include "simd_output.h"
+#include "simd_source.h"
+#include "simd_tiles.h"
+
+namespace binarynet::avx512_vbmi {
+namespace {
+
+constexpr int32_t kPlaneBytes = 64;
+constexpr int32_t kLowPlanes = 6;  // of weight 2 to 64
+constexpr int32_t kStepWords = 2;  // words of K that are added at a time
+constexpr int32_t kGroupWords = kSliceChannels / 64;
+
+int32_t slice_groups(const Block& b) { return static_cast<int32_t>(divide_up(b.out_c, kSliceChannels)); }
+
+// Steps through K; a word that is missing in the last one has weights and activations 0.
+int64_t steps_of(const Block& b) { return divide_up(words_of_k(b), kStepWords); }
+
+// Upper levels: of weight 128, 256, ... up to what the steps can carry.
+int32_t levels_of(const Block& b) { return 64 - __builtin_clzll(static_cast<uint64_t>(steps_of(b))); }
+
+int32_t count_planes(const Block& b) { return 1 + kLowPlanes + levels_of(b); }
+
+// Of one slice group.
+int64_t group_planes_bytes(const Block& b) { return steps_of(b) * kStepWords * kWordPlanesBytes; }
+
+struct Prepared {
+  BitsPrepared bits;
+  uint8_t* planes;  // [slice group][words of all steps][64 bits of K][64]
+  uint8_t* bounds;  // [slice group][class][count_planes][64]
+  size_t bytes;
+};
+
+Prepared carve_prepared(const Block& b, void* memory) {
+  Prepared p = {};
+  p.bits = carve_bits_prepared(b, memory);
+  Carver carver = {static_cast<uint8_t*>(memory), p.bits.bytes};
+  p.planes = carver.take<uint8_t>(slice_groups(b) * group_planes_bytes(b));
+  p.bounds = carver.take<uint8_t>(slice_groups(b) * p.bits.classes.count() * count_planes(b) * kPlaneBytes);
+  p.bytes = carver.used;
+  return p;
+}
+
+void prepare_planes(const Block& b, const Prepared& p) {
+  alignas(64) uint8_t scratch[kWordPlanesBytes];
+  uint8_t* to = p.planes;
+  for (int32_t group = 0; group < slice_groups(b); ++group) {
+    WordWeights weights = {};
+    for (int32_t g = 0; g < kGroupWords && group * kGroupWords + g < channel_groups(b); ++g) {
+      weights.vectors[g] = group_weights(b, p.bits, group * kGroupWords + g);
+      weights.pairs[g] = group_pairs(b, group * kGroupWords + g);
+    }
+    for (int64_t word = 0; word < kStepWords * steps_of(b); ++word, to += kWordPlanesBytes) {
+      if (word == words_of_k(b)) weights = {};
+      slice_word(weights, to, scratch);
+      for (int32_t g = 0; g < kGroupWords; ++g) weights.vectors[g] += 16 * weights.pairs[g];
+    }
+  }
+}
+
+// Bounds beyond any count act as the nearest count: a count is less than bound 0 never, than K + 1 always.
+void prepare_bounds_planes(const Block& b, const Prepared& p) {
+  const Classes& classes = p.bits.classes;
+  const int64_t most = static_cast<int64_t>(b.kernel_h) * b.kernel_w * b.in_c + 1;
+  const int32_t planes = count_planes(b);
+  const int64_t bytes = slice_groups(b) * classes.count() * planes * kPlaneBytes;
+  memset(p.bounds, 0, static_cast<size_t>(bytes));
+  for (int64_t k = 0; k < classes.count(); ++k) {
+    for (int64_t channel = 0; channel < classes.width; ++channel) {
+      const int64_t bound = larger(0, smaller(most, classes.bounds[k * classes.width + channel]));
+      const int64_t group = channel / kSliceChannels;
+      uint8_t* to = p.bounds + (group * classes.count() + k) * planes * kPlaneBytes;
+      for (int32_t plane = 0; plane < planes; ++plane) {
+        to[plane * kPlaneBytes + channel % kSliceChannels / 8] |=
+            static_cast<uint8_t>((bound >> plane & 1) << channel % 8);
+      }
+    }
+  }
+}
+
+// Tables are built once per tile, so tiles are large; state of so many pixels stays in the second-level
+// cache.
+Tiling slice_tiling(const Block& b, int64_t batch) {
+  constexpr int64_t kMostPixels = 512;
+  constexpr int64_t kLeastPixels = 64;
+  constexpr int64_t kUnitsWanted = 2;
+  int64_t pixels = kMostPixels;
+  Tiling t = tiles_of(b, batch, pixels);
+  while (pixels > kLeastPixels && t.tiles * slice_groups(b) < kUnitsWanted) {
+    pixels /= 2;
+    t = tiles_of(b, batch, pixels);
+  }
+  return t;
+}
+
+struct Workspace {
+  uint8_t* source;     // activations, then their parities
+  Pixel* pixels;       // of the tile. class_offset: into the bounds
+  uint64_t* parities;  // [1 + words of all steps][stride]: bit j is that of all activation bits up to bit j
+                       // of the word; the first row is 0
+  uint8_t* parity;     // [64]: of the weights
+  uint8_t* tables;
+  uint8_t* low;     // [pixel][kLowPlanes][64]
+  uint8_t* levels;  // [level][pixel][sum, pending][64]
+  uint64_t* pool;   // [pixel][words of the group] if pooled
+  int64_t stride;   // pixels of the largest tile, and two more for reading ahead
+  int64_t level_bytes;
+  size_t bytes;
+};
+
+Workspace carve_workspace(const Block& b, const Tiling& tiling, void* memory) {
+  const int64_t pixels = most_pixels(b, tiling);
+  const int64_t pixel_bytes = 8 * int64_t{b.in_words};
+  Carver carver = {static_cast<uint8_t*>(memory), 0};
+  Workspace w = {};
+  w.source = carver.take<uint8_t>(tiling.flat ? pixels * words_of_k(b) * 8
+                                              : source_bytes(b, tiling, pixel_bytes, 1));
+  w.pixels = carver.take<Pixel>(pixels);
+  w.stride = pixels + 2;
+  w.parities = carver.take<uint64_t>((1 + kStepWords * steps_of(b)) * w.stride);
+  w.parity = carver.take<uint8_t>(kPlaneBytes);
+  w.tables = carver.take<uint8_t>(kStepWords * kAllTablesBytes);
+  w.level_bytes = pixels * 2 * kPlaneBytes;
+  w.low = carver.take<uint8_t>(pixels * kLowPlanes * kPlaneBytes);
+  w.levels = carver.take<uint8_t>(levels_of(b) * w.level_bytes);
+  w.pool = carver.take<uint64_t>(has_pool(b) ? pixels * kGroupWords : 0);
+  w.bytes = carver.used;
+  return w;
+}
+
+// Bit j of each word becomes the parity of its bits 0 to j. `from` may be `to`.
+void make_parities(const uint8_t* from, int64_t words, uint8_t* to) {
+  for (int64_t word = 0; word < words; word += 8) {
+    const __mmask8 mask = static_cast<__mmask8>(0xff >> (8 - smaller(8, words - word)));
+    __m512i x = _mm512_maskz_loadu_epi64(mask, from + 8 * word);
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 1));
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 2));
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 4));
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 8));
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 16));
+    x = _mm512_xor_si512(x, _mm512_maskz_slli_epi64(0xff, x, 32));
+    _mm512_mask_storeu_epi64(to + 8 * word, mask, x);
+  }
+}
+
+// From the parities within each word of the source to those of all words so far, pixels side by side.
+void join_parities(const Source& source, int64_t words, const Workspace& w, int64_t pixels) {
+  memset(w.parities, 0, static_cast<size_t>(w.stride) * sizeof(uint64_t));
+  const uint64_t* before = w.parities;
+  uint64_t* to = w.parities + w.stride;
+  for (int32_t run = 0; run < source.runs; ++run) {
+    const int64_t begin = run * source.run_stride;
+    for (int64_t at = begin; at < begin + source.run_bytes; at += 8) {
+      for (int64_t i = 0; i < pixels; ++i) {
+        uint64_t word;
+        memcpy(&word, w.pixels[i].taps + at, sizeof(word));
+        to[i] = word ^ static_cast<uint64_t>(static_cast<int64_t>(before[i]) >> 63);
+      }
+      to[pixels] = to[pixels + 1] = 0;
+      before = to;
+      to += w.stride;
+    }
+  }
+  if (words % kStepWords != 0) {
+    for (int64_t i = 0; i < pixels; ++i) {
+      to[i] = static_cast<uint64_t>(static_cast<int64_t>(before[i]) >> 63);
+    }
+    to[pixels] = to[pixels + 1] = 0;
+  }
+}
+
+// sum += b + c; returns the carry.
+inline __attribute__((always_inline)) __m512i add(__m512i* sum, __m512i b, __m512i c) {
+  const __m512i carry = _mm512_ternarylogic_epi64(b, *sum, c, 0xe8);
+  *sum = _mm512_ternarylogic_epi64(*sum, b, c, 0x96);
+  return carry;
+}
+
+// The tables of one word, for one pixel.
+struct Lookup {
+  const uint8_t* middle;  // of the tables, so that displacements fit into a byte
+  uint64_t parities;      // of the word and all before it
+  uint64_t before;        // 0 or 1: that of all before it
+
+  // The 3 parities that choose the row of an adder, times the bytes of a row. Rotations cost no copy.
+  template <int kAdder>
+  inline __attribute__((always_inline)) uint64_t row() const {
+    if (kAdder == 0) return (2 * parities + before) << 6 & 0x1c0;
+    uint64_t rotated;
+    __asm__("rorx %2, %1, %0" : "=r"(rotated) : "r"(parities), "i"((2 * kAdder - 7) & 63));
+    return static_cast<uint32_t>(rotated) & 0x1c0;
+  }
+  template <int kAdder>
+  static constexpr int displacement() {
+    return kAdder * kTableBytes - kAllTablesBytes / 2;
+  }
+};
+
+// Counts in registers: planes of weight 2 to 64. The functions add the carries of adders [kAdder, kAdder + n)
+// and return a carry of weight 2 * n. Loads are written out because the compiler would add up addresses
+// elsewhere.
+struct Sums {
+  __m512i planes[kLowPlanes];
+
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add2(const Lookup& t) {
+    __m512i first;
+    __m512i differ;
+    __asm__ volatile("vmovdqa64 %c2(%1,%3), %0"
+                     : "=v"(first)
+                     : "r"(t.middle), "i"(Lookup::displacement<kAdder>()), "r"(t.row<kAdder>()));
+    __asm__ volatile("vpxorq %c3(%2,%4), %1, %0"
+                     : "=v"(differ)
+                     : "v"(first), "r"(t.middle), "i"(Lookup::displacement<kAdder + 1>()),
+                       "r"(t.row<kAdder + 1>()));
+    __m512i carry = _mm512_ternarylogic_epi64(first, differ, planes[0], 0xb8);  // differ ? plane : first
+    planes[0] = _mm512_xor_si512(planes[0], differ);
+    __asm__ volatile("" : "+v"(carry), "+v"(planes[0]));  // keep the order, which fits the registers
+    return carry;
+  }
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add4(const Lookup& t) {
+    const __m512i first = add2<kAdder>(t);
+    return add(&planes[1], first, add2<kAdder + 2>(t));
+  }
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add8(const Lookup& t) {
+    const __m512i first = add4<kAdder>(t);
+    return add(&planes[2], first, add4<kAdder + 4>(t));
+  }
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add16(const Lookup& t) {
+    const __m512i first = add8<kAdder>(t);
+    return add(&planes[3], first, add8<kAdder + 8>(t));
+  }
+  inline __attribute__((always_inline)) __m512i add_word(const Lookup& t) {
+    const __m512i first = add16<0>(t);
+    return add(&planes[4], first, add16<16>(t));
+  }
+};
+
+// What adding two words of K to the counts of a tile's pixels needs.
+struct Step {
+  const uint64_t* before;  // parities of the word before: [pixel]
+  int64_t stride;          // from these to the next word's; two more pixels may be read
+  int64_t pixels;
+  const uint8_t* tables;
+  uint8_t* low;
+  uint8_t* levels;
+  int64_t level_bytes;
+  int32_t full;  // levels that have a pending carry, from the lowest on
+};
+
+__attribute__((noinline)) void add_words(const Step& step) {
+  const uint64_t* before = step.before;
+  const uint64_t* end = before + step.pixels;
+  const uint64_t* ahead = before + step.stride + 2;
+  const int64_t stride = step.stride;
+  const uint8_t* tables = step.tables + kAllTablesBytes / 2;
+  uint8_t* low = step.low;
+  uint8_t* levels = step.levels;
+  const int64_t level_bytes = step.level_bytes;
+  const int32_t full = step.full;
+  __asm__ volatile("" ::: "memory");  // the tables, which are read by assembly
+  uint64_t first = ahead[-2];
+  uint64_t next_first = ahead[-1];
+  uint64_t second = ahead[stride - 2];
+  uint64_t next_second = ahead[stride - 1];
+  for (; before != end; ++before, ++ahead) {
+    // Loads of 64 bytes take all load slots in program order: without reading ahead, indices come late.
+    const Lookup lookup = {tables, first, *before >> 63};
+    const Lookup lookup2 = {tables + kAllTablesBytes, second, first >> 63};
+    first = next_first;
+    second = next_second;
+    __asm__ volatile("movq (%1), %0" : "=r"(next_first) : "r"(ahead));
+    __asm__ volatile("movq (%1,%2,8), %0" : "=r"(next_second) : "r"(ahead), "r"(stride));
+    Sums sums;
+#pragma GCC unroll 6
+    for (int k = 0; k < kLowPlanes; ++k) sums.planes[k] = _mm512_load_si512(low + k * kPlaneBytes);
+    const __m512i carry1 = sums.add_word(lookup);
+    __m512i carry = add(&sums.planes[5], carry1, sums.add_word(lookup2));
+#pragma GCC unroll 6
+    for (int k = 0; k < kLowPlanes; ++k) _mm512_store_si512(low + k * kPlaneBytes, sums.planes[k]);
+    low += kLowPlanes * kPlaneBytes;
+    uint8_t* level = levels;
+    for (int32_t l = 0; l < full; ++l, level += level_bytes) {
+      __m512i sum = _mm512_load_si512(level);
+      carry = add(&sum, _mm512_load_si512(level + kPlaneBytes), carry);
+      _mm512_store_si512(level, sum);
+    }
+    _mm512_store_si512(level + kPlaneBytes, carry);
+    levels += 2 * kPlaneBytes;
+  }
+}
+
+// What the channel groups of one tile share.
+struct Job {
+  const Block& b;
+  const Prepared& p;
+  const Workspace& w;
+  const Tile& tile;
+  Source source;
+  void* out;
+};
+
+// Compares the counts of every pixel with its bounds and stores the bits.
+void finish_pixels(const Job& job, int32_t group) {
+  const Block& b = job.b;
+  const Workspace& w = job.w;
+  const int64_t pixels = tile_pixels(job.tile);
+  const int32_t word = group * kGroupWords;
+  const int32_t words = static_cast<int32_t>(smaller(kGroupWords, b.out_words - word));
+  const __mmask8 mask = static_cast<__mmask8>(0xff >> (kGroupWords - words));
+  const int32_t planes = count_planes(b);
+  const uint8_t* bounds = job.p.bounds + group * job.p.bits.classes.count() * planes * kPlaneBytes;
+  const uint64_t num_steps = static_cast<uint64_t>(steps_of(b));
+  const __m512i parity = _mm512_load_si512(w.parity);
+  const uint64_t* last = w.parities + words_of_k(b) * w.stride;
+  __m512i falling = _mm512_setzero_si512();
+  uint64_t* to = w.pool;
+  int64_t stride = words;
+  if (!has_pool(b)) {
+    falling = _mm512_maskz_loadu_epi64(mask, b.falling + word);
+    to = static_cast<uint64_t*>(job.out) + first_out_pixel(b, job.tile) * b.out_words + word;
+    stride = b.out_words;
+  }
+  const uint8_t* low = w.low;
+  for (int64_t i = 0; i < pixels; ++i, to += stride) {
+    const uint8_t* bound = bounds + w.pixels[i].class_offset;
+    // less: the planes so far, as a number, are less than the bound's.
+    const auto compare = [&bound](__m512i less, __m512i plane) {
+      const __m512i result = _mm512_ternarylogic_epi64(_mm512_load_si512(bound), plane, less, 0xb2);
+      bound += kPlaneBytes;
+      return result;
+    };
+    const __m512i ones = _mm512_xor_si512(parity, _mm512_set1_epi64(static_cast<int64_t>(last[i]) >> 63));
+    __m512i less = compare(_mm512_setzero_si512(), ones);
+    for (int k = 0; k < kLowPlanes; ++k, low += kPlaneBytes) less = compare(less, _mm512_load_si512(low));
+    __m512i carry = _mm512_setzero_si512();
+    const uint8_t* level = w.levels + i * 2 * kPlaneBytes;
+    for (uint64_t pending = num_steps; pending != 0; pending >>= 1, level += w.level_bytes) {
+      __m512i sum = _mm512_load_si512(level);
+      carry = add(&sum, (pending & 1) != 0 ? _mm512_load_si512(level + kPlaneBytes) : _mm512_setzero_si512(),
+                  carry);
+      less = compare(less, sum);
+    }
+    _mm512_mask_storeu_epi64(to, mask, _mm512_xor_si512(less, falling));
+  }
+  if (has_pool(b)) pool_bits(b, job.tile, w.pool, words, word, static_cast<uint64_t*>(job.out));
+}
+
+void run_slice_group(const Job& job, int32_t group) {
+  const Block& b = job.b;
+  const Workspace& w = job.w;
+  const int64_t pixels = tile_pixels(job.tile);
+  memset(w.parity, 0, kPlaneBytes);
+  memset(w.low, 0, static_cast<size_t>(pixels * kLowPlanes * kPlaneBytes));
+  memset(w.levels, 0, static_cast<size_t>(levels_of(b) * w.level_bytes));
+  const uint8_t* planes = job.p.planes + group * group_planes_bytes(b);
+  Step step = {w.parities, w.stride, pixels, w.tables, w.low, w.levels, w.level_bytes, 0};
+  for (int64_t word = 0; word < kStepWords * steps_of(b); word += kStepWords) {
+    for (int32_t k = 0; k < kStepWords; ++k, planes += kWordPlanesBytes) {
+      build_tables(planes, w.parity, w.tables + k * kAllTablesBytes);
+    }
+    // Level l has a pending carry if bit l of the number of steps so far is 1.
+    step.full = __builtin_ctzll(~static_cast<uint64_t>(word / kStepWords));
+    add_words(step);
+    step.before += kStepWords * w.stride;
+  }
+  finish_pixels(job, group);
+}
+
+}  // namespace
+
+bool slices_possible(const Block& b) {
+  if (b.input != BlockInput::bits || b.output != BlockOutput::bits) return false;
+  const int64_t lanes = slice_groups(b) * int64_t{kSliceChannels};
+  return int64_t{b.out_c} * 4 >= lanes * 3;
+}
+
+bool slices_chosen(const Block& b, int64_t batch) {
+  constexpr int64_t kLeastPixels = 32;
+  return slices_possible(b) && batch * b.conv_h * b.conv_w >= kLeastPixels;
+}
+
+size_t slices_prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
+
+void slices_prepare(const Block& block, void* prepared) {
+  avx512_vpopcntdq::bits_prepare(block, prepared);
+  const Prepared p = carve_prepared(block, prepared);
+  prepare_planes(block, p);
+  prepare_bounds_planes(block, p);
+}
+
+int64_t slices_unit_count(const Block& block, int64_t batch) {
+  return slice_tiling(block, batch).tiles * slice_groups(block);
+}
+
+size_t slices_workspace_bytes(const Block& block, int64_t batch) {
+  return carve_workspace(block, slice_tiling(block, batch), nullptr).bytes;
+}
+
+void slices_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+                int64_t unit_begin, int64_t unit_end, void* workspace) {
+  const int32_t groups = slice_groups(block);
+  const Tiling tiling = slice_tiling(block, batch);
+  const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
+  const Workspace w = carve_workspace(block, tiling, workspace);
+  for (int64_t unit = unit_begin; unit < unit_end;) {
+    const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);
+    const Tile tile = tile_at(block, tiling, unit / groups);
+    Job job = {block, p, w, tile, {}, out};
+    job.source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
+    const int64_t pixels = tile_pixels(tile);
+    const int64_t words =
+        tiling.flat ? pixels * words_of_k(block) : job.source.image_stride * tile.images / 8;
+    make_parities(job.source.base, words, w.source);
+    job.source.base = w.source;
+    list_pixels(job.source, p.bits.classes, tile, w.pixels);
+    for (int64_t i = 0; i < pixels; ++i) {
+      w.pixels[i].class_offset =
+          w.pixels[i].class_offset / p.bits.classes.width * count_planes(block) * kPlaneBytes;
+    }
+    join_parities(job.source, words_of_k(block), w, pixels);
+    for (; unit < stop; ++unit) run_slice_group(job, static_cast<int32_t>(unit % groups));
+  }
+}
+
+}  // namespace binarynet::avx512_vbmi
