@@ -221,10 +221,18 @@ MUTATIONS = (
     Mutation("slices: a parity is not carried on", VBMI_SLICES, "first >> 63}", "first >> 62 & 1}", VBMI),
     Mutation("slices: pending carries are lost", VBMI_SLICES, "(pending & 1) != 0", "(pending & 2) != 0", VBMI),
     Mutation("slices: the levels are out of step", VBMI_SLICES, "ctzll(~", "ctzll(2 | ~", VBMI),
-    Mutation("slices: <= instead of <", VBMI_SLICES, "compare(_mm512_setzero_si512(), ones)", "compare(ones, ones)", VBMI),
+    Mutation(
+        "slices: <= instead of <", VBMI_SLICES, "compare(_mm512_setzero_si512(), ones)", "compare(ones, ones)", VBMI
+    ),
     Mutation("slices: bounds wrap", VBMI_SLICES, "larger(0, smaller(most,", "larger(-1, smaller(most + 1,", VBMI),
     Mutation("slices: all pixels are inside", VBMI_SLICES, "bounds + w.pixels[i].class_offset", "bounds", VBMI),
-    Mutation("slices: falling is ignored", VBMI_SLICES, "maskz_loadu_epi64(mask, b.falling", "maskz_loadu_epi64(0, b.falling", VBMI),
+    Mutation(
+        "slices: falling is ignored",
+        VBMI_SLICES,
+        "maskz_loadu_epi64(mask, b.falling",
+        "maskz_loadu_epi64(0, b.falling",
+        VBMI,
+    ),
     Mutation("slices: the last words of K", VBMI_SLICES, "if (word == words_of_k(b)) weights = {};", "", VBMI),
     Mutation("slices: one row of a table", VBMI_TABLES, "carry_function(5)", "carry_function(4)", VBMI),
     Mutation("slices: two channels change places", VBMI_TABLES, "4 * octet + c / 2", "4 * octet + (c / 2 ^ 1)", VBMI),
