@@ -53,21 +53,22 @@ def test_an_unknown_mix_is_refused(isa, name):
         limits.run_mix(isa, name, 1)
 
 
+@pytest.mark.parametrize("cold", [False, True])
 @pytest.mark.parametrize("count", [32, 32 * 77])
-def test_reading_reads_everything(count):
+def test_reading_reads_everything(count, cold):
     words = aligned(count)
     words[:] = np.random.default_rng(count).integers(0, 1 << 64, count, dtype=np.uint64)
     expected = int(np.bitwise_xor.reduce(words))
-    assert limits.read(words, 1) == expected
-    assert limits.read(words, 2) == 0
-    assert limits.read(words, 3) == expected
+    assert limits.read(words, 1, cold) == expected
+    assert limits.read(words, 2, cold) == 0
+    assert limits.read(words, 3, cold) == expected
 
 
 def test_reading_refuses_what_it_cannot_read():
     with pytest.raises(RuntimeError, match="multiple of 32"):
-        limits.read(aligned(33), 1)
+        limits.read(aligned(33), 1, False)
     with pytest.raises(RuntimeError, match="64 divides"):
-        limits.read(aligned(40)[1:33], 1)
+        limits.read(aligned(40)[1:33], 1, False)
 
 
 def test_a_chain_adds_up_and_takes_its_time():

@@ -26,7 +26,8 @@ struct Limits {
   int32_t num_mixes;
   // XOR of all words, read `times` times: as fast as memory, or the cache that they lie in, gives them.
   // 64-byte aligned, a multiple of kReadWords.
-  uint64_t (*read)(const uint64_t* words, int64_t count, int64_t times);
+  // `cold`: in four streams side by side, of which memory gives more; caches give more to a single one.
+  uint64_t (*read)(const uint64_t* words, int64_t count, int64_t times, bool cold);
 };
 
 extern const Limits kPortableLimits;

@@ -86,11 +86,11 @@ class Probes:
         self._bytes = task.read_bytes
         self._times = 1 if cooling is not None else max(1, READ_BYTES // memory.nbytes)
         other = _aligned_words(1)
-        before = cooling.before(lambda: native.read(other, 1)) if cooling is not None else None
+        before = cooling.before(lambda: native.read(other, 1, True)) if cooling is not None else None
         self._read_bytes = memory.nbytes * self._times
         self.parties = [
             Party("clock", lambda: native.count_cycles(ADDITIONS), share=PROBE_SHARE),
-            Party("reading", lambda: native.read(memory, self._times), before, PROBE_SHARE),
+            Party("reading", lambda: native.read(memory, self._times, cooling is not None), before, PROBE_SHARE),
             *(Party(f"{mix.engine}: {mix.method}", mix.run, share=PROBE_SHARE) for mix in self._mixes),
         ]
 
