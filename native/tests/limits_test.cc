@@ -26,7 +26,9 @@ void test_limits() {
     Random random(1);
     uint64_t expected = 0;
     for (int64_t i = 0; i < count; ++i) expected ^= words[i] = random.next();
-    CHECK(set->read(words, count, 1) == expected && set->read(words, count, 2) == 0, set->isa);
+    for (const bool cold : {false, true}) {
+      CHECK(set->read(words, count, 1, cold) == expected && set->read(words, count, 2, cold) == 0, set->isa);
+    }
   }
 }
 
