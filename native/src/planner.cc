@@ -90,7 +90,7 @@ class Planner {
     const binarynet_value_info& source = values_[value.source].info;
     step.geometry = {source.h, source.w, value.info.h, value.info.w, source.c, value.window};
     const int64_t elements = value.info.h * value.info.w * value.info.c;
-    step.work_per_image = elements / 8;
+    step.work_per_image = elements / 8 + 1;
     switch (value.op) {
       case Op::convolution:
         make_block(v, &step);
@@ -100,7 +100,7 @@ class Planner {
         step.kind = bits ? StepKind::max_pool_bits : StepKind::max_pool_i32;
         const int64_t taps =
             std::min(value.window.kernel_h, source.h) * std::min(value.window.kernel_w, source.w);
-        step.work_per_image = elements / (bits ? 64 : 4) * taps;
+        step.work_per_image = elements / (bits ? 64 : 4) * taps + 1;
         break;
       }
       case Op::threshold:
@@ -179,10 +179,12 @@ class Planner {
     }
     step->kind = StepKind::block;
     step->block = block;
-    const int64_t tap_words = block.input == BlockInput::bytes ? in.c : words(in.c);
+    // Eight bytes take about as long as 64 bits.
+    const double tap_words =
+        block.input == BlockInput::bytes ? static_cast<double>(in.c) / 8 : static_cast<double>(words(in.c));
     const double work = static_cast<double>(convolution.info.h * convolution.info.w * convolution.info.c) *
-                        static_cast<double>(window.kernel_h * window.kernel_w * tap_words);
-    step->work_per_image = static_cast<int64_t>(std::min(work, 1e15));
+                        static_cast<double>(window.kernel_h * window.kernel_w) * tap_words;
+    step->work_per_image = static_cast<int64_t>(std::clamp(work, 1.0, 1e15));
   }
 
   // An output's bytes are computed right where the caller wants them; whatever it shares them with is copied.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "cores.h"
 #include "dispatch.h"
 #include "error.h"
 

@@ -2,19 +2,13 @@
 
 #include <pthread.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
-#include <cstdio>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
-
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
 #include "error.h"
 
@@ -163,23 +157,6 @@ struct ThreadPool::State {
     return nullptr;
   }
 };
-
-int32_t usable_cores() {
-  int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) cores = std::max(1, CPU_COUNT(&set));
-  if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    long long quota = 0;
-    long long period = 0;
-    if (std::fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      cores = std::min<int64_t>(cores, std::max<int64_t>(1, (quota + period - 1) / period));
-    }
-    std::fclose(file);
-  }
-#endif
-  return static_cast<int32_t>(std::min<int64_t>(cores, 1024));
-}
 
 ThreadPool::ThreadPool(int32_t num_threads) : state_(nullptr) {
   count_forks();

@@ -5,9 +5,6 @@
 
 namespace binarynet {
 
-// Cores that this process may use: affinity mask and, on Linux, the control group's quota.
-int32_t usable_cores();
-
 class ThreadPool {
  public:
   // `participant`: which of the threads that work on this run() is calling, from 0 (the caller of run()) to

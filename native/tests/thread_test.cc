@@ -1,16 +1,21 @@
 // Threads: steps large enough to be shared out, several callers at once, and a process that forks.
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "check.h"
+#include "cores.h"
 #include "network.h"
 #include "thread_pool.h"
 
@@ -56,7 +61,34 @@ void test_pool() {
   callers.clear();
   for (int i = 0; i < 20; ++i) callers.emplace_back(use);  // more than can get help
   for (std::thread& caller : callers) caller.join();
+}
+
+// Control groups as files: the smallest quota on the way up, rounded up.
+void test_quotas() {
   CHECK(binarynet::usable_cores() >= 1, "at least one core");
+  char root[] = "/tmp/binarynet_quotas_XXXXXX";
+  CHECK(mkdtemp(root) != nullptr, "a folder");
+  const std::string base = root;
+  const auto quota = [](const std::string& folder, const std::string& text) {
+    std::ofstream(folder + "/cpu.max") << text;
+  };
+  const auto cores = [&](const std::string& path) { return binarynet::quota_cores(base, path, 16); };
+  mkdir((base + "/a").c_str(), 0700);
+  mkdir((base + "/a/b").c_str(), 0700);
+  CHECK(cores("/a/b") == 16 && cores("/") == 16 && cores("") == 16 && cores("/gone") == 16, "no quota");
+  quota(base + "/a/b", "max 100000\n");
+  CHECK(cores("/a/b") == 16, "none either");
+  quota(base + "/a", "250000 100000\n");
+  CHECK(cores("/a/b") == 3 && cores("/a") == 3 && cores("/") == 16, "of the group around it, rounded up");
+  quota(base + "/a/b", "50000 100000\n");
+  CHECK(cores("/a/b") == 1 && cores("/a") == 3, "at least one");
+  quota(base, "150000 100000\n");
+  CHECK(cores("/a") == 2 && cores("/") == 2 && cores("") == 2, "of the root, as containers see it");
+  quota(base + "/a/b", "nonsense");
+  CHECK(cores("/a/b") == 2, "what cannot be read says nothing");
+  for (const char* file : {"/a/b/cpu.max", "/a/b", "/a/cpu.max", "/a", "/cpu.max", ""}) {
+    CHECK(std::remove((base + file).c_str()) == 0, file);
+  }
 }
 
 // Tasks that take long enough for every thread to come, and to be still at work when the caller has nothing
@@ -182,6 +214,7 @@ void test_fork(uint64_t seed) {
 void test_threads(uint64_t seed) {
   test_pool();
   test_slow_tasks();
+  test_quotas();
   test_shared_work(seed);
   test_concurrent_callers(seed);
   test_lifetimes();
