@@ -66,7 +66,10 @@ enum class Method { column, pairs, tables };
 // per word of K, a constant to make them and some per sum, of which the offsets serve all channels. The
 // constant is a little more than measured there (500): other processors store only once per cycle.
 Method choose_method(const Block& b, int64_t batch) {
-  if (is_flat(b) && batch * b.conv_h * b.conv_w == 1) return Method::column;
+  constexpr int64_t kFewestSums = 100;  // below, tables lose whatever the shape
+  const int64_t all_sums = batch * b.conv_h * b.conv_w;
+  if (is_flat(b) && all_sums == 1) return Method::column;
+  if (all_sums < kFewestSums) return Method::pairs;
   const double sums = tables_tile_sums(b, batch);
   const double words = static_cast<double>(b.kernel_h) * b.kernel_w * b.in_words;
   const double pairs = static_cast<double>(make_layout(b).groups) * sums;
