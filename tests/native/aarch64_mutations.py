@@ -15,7 +15,7 @@ MUTATIONS = (
     Mutation("AND instead of XOR", BITS, "veorq_u8(", "vandq_u8(", NEON),
     Mutation("<= instead of <", BITS, "vcltq_u16(vld1q_u16(sums), ", "vcleq_u16(vld1q_u16(sums), ", NEON),
     Mutation("a 16-bit count overflows", BITS, "kSpanWords = 1023", "kSpanWords = 2046", NEON),
-    Mutation("outside taps count", CLASSES, "bytes ? 0 : 2 * ones", "0 * ones", NEON, BITS),
+    Mutation("outside taps count", CLASSES, "outside = 2 * ones", "outside = 0 * ones", NEON, BITS),
     Mutation(">= instead of >", BYTES, "vcgtq_s32(vld1q_s32(counts), ", "vcgeq_s32(vld1q_s32(counts), ", NEON),
     Mutation("16-bit sums of bytes overflow", BYTES, "kBlockBytes = 32", "kBlockBytes = 48", NEON),
     Mutation("the fourth tap of both quads", BYTES, "4 * kQuad + 3", "3", NEON),

@@ -30,7 +30,8 @@ AVX2_LUT = "kernels/avx2_lut.cc"
 AVX2_PAIRS = "kernels/avx2_pairs.cc"
 AVX2_TABLES = "kernels/avx2_tables.cc"
 AVX2_BY_TABLES = "kernels/avx2_by_tables.cc"
-AVX2_BYTES = "kernels/avx2_bytes.cc"
+AVX2_MULTIPLY = "kernels/avx2_bytes_multiply.cc"
+AVX2_LOOKUP = "kernels/avx2_bytes_lookup.cc"
 AVX512 = "avx512_vpopcntdq"
 AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
 AVX512_DOT = "kernels/avx512_vpopcntdq_bytes_dot.cc"
@@ -157,9 +158,9 @@ MUTATIONS = (
         AVX2_PAIRS,
     ),
     Mutation("AVX2: every second column is lost", AVX2_PAIRS, "? first + words : zeros", "? zeros : zeros", AVX2),
-    Mutation("AVX2: outside taps count", CLASSES, "bytes ? 0 : 2 * ones", "0 * ones", AVX2, AVX2_BITS),
+    Mutation("AVX2: outside taps count", CLASSES, "outside = 2 * ones", "outside = 0 * ones", AVX2, AVX2_BITS),
     Mutation("AVX2: rounding of bounds", CLASSES, "value >= 0 ? value / 2 : ", "true ? value / 2 : ", AVX2, AVX2_BITS),
-    Mutation("AVX2: a class per column too few", CLASSES, "* cols + col_class", "+ col_class", AVX2, AVX2_BYTES),
+    Mutation("AVX2: a class per column too few", CLASSES, "* cols + col_class", "+ col_class", AVX2, AVX2_MULTIPLY),
     Mutation("AVX2: pooled tiles forget falling", TILES, "any ^ b.falling[word + k]", "any", AVX2, AVX2_PAIRS),
     Mutation("AVX2: few columns, half of the channels", AVX2_LUT, "v % 2 == 0 ? both :", "true ? both :", AVX2),
     Mutation("AVX2: tables: bytes overflow", AVX2_BY_TABLES, "== kWordsPerByteCount;", "== 4;", AVX2),
@@ -179,11 +180,17 @@ MUTATIONS = (
         AVX2,
     ),
     Mutation("AVX2: tables: the eighth byte", AVX2_TABLES, "bit / 8 == 7 ? 0x80", "bit / 8 >= 6 ? 0x80", AVX2),
-    Mutation("AVX2: 16-bit sums of bytes overflow", AVX2_BYTES, "kBlockQuads = 64", "kBlockQuads = 96", AVX2),
+    Mutation("AVX2: 16-bit sums of bytes overflow", AVX2_MULTIPLY, "kBlockQuads = 64", "kBlockQuads = 96", AVX2),
+    Mutation("AVX2: sums of rows overflow", AVX2_LOOKUP, "kByteQuads = 8", "kByteQuads = 10", AVX2),
+    Mutation("AVX2: 16-bit sums of pixels overflow", AVX2_LOOKUP, "kBlockQuads = 64", "kBlockQuads = 80", AVX2),
+    Mutation("AVX2: signed sums of pixels overflow", AVX2_LOOKUP, "kNarrowQuads = 32", "kNarrowQuads = 64", AVX2),
+    Mutation("AVX2: taps behind the last one count", AVX2_LOOKUP, "0xff << (l.taps % 8)", "0 << (l.taps % 8)", AVX2),
+    Mutation("AVX2: outside pixels count", CLASSES, "? -510 *", "? -509 *", AVX2, AVX2_LOOKUP),
+    Mutation("AVX2: sums out of order", AVX2_LOOKUP, "(odd_low, odd_high, 0x31)", "(odd_low, odd_high, 0x20)", AVX2),
     Mutation("AVX-512: <= instead of <", AVX512_BITS, "_mm512_cmplt_epi32_mask(", "_mm512_cmple_epi32_mask(", AVX512),
     Mutation("AVX-512: a strip of two is left out", AVX512_BITS, "pixels - pixel == 2", "pixels - pixel == 9", AVX512),
     Mutation("AVX-512: >= instead of >", AVX512_DOT, "_mm512_cmpgt_epi32_mask(", "_mm512_cmpge_epi32_mask(", AVX512),
-    Mutation("AVX-512: 2u - 254", CLASSES, ": -255;", ": -254;", AVX512, AVX512_DOT),
+    Mutation("AVX-512: 2u - 254", CLASSES, "-255 * weights_sum", "-254 * weights_sum", AVX512, AVX512_DOT),
     Mutation(
         "AVX-512: the last quad of a dense layer", AVX512_DOT, "quad % 16 * 4) & 15", "quad % 16 * 4) & 7", AVX512
     ),
@@ -216,7 +223,9 @@ MUTATIONS = (
         AVX512,
         AVX512_LOOKUP,
     ),
-    Mutation("AVX-512: centred weights", CLASSES, "centred ? 1 :", "centred ? -1 :", AVX512, AVX512_LOOKUP),
+    Mutation(
+        "AVX-512: centred weights", CLASSES, "centred ? weights_sum", "centred ? -weights_sum", AVX512, AVX512_LOOKUP
+    ),
     Mutation("slices: a carry is lost", VBMI_SLICES, "*sum, c, 0xe8)", "*sum, c, 0xe0)", VBMI),
     Mutation("slices: a parity is not carried on", VBMI_SLICES, "first >> 63}", "first >> 62 & 1}", VBMI),
     Mutation("slices: pending carries are lost", VBMI_SLICES, "(pending & 1) != 0", "(pending & 2) != 0", VBMI),

@@ -518,7 +518,7 @@ void prepare(const Block& block, void* prepared) {
   const Layout layout = make_layout(block);
   const Prepared p = carve_prepared(block, layout, prepared);
   prepare_weights(block, layout, p);
-  prepare_classes(block, layout.flat, p.classes, layout.centred);
+  prepare_classes(block, layout.flat, p.classes, layout.centred ? PixelCount::centred : PixelCount::plain);
   if (block.output == BlockOutput::bits) arrange_bounds(block, layout, p);
 }
 

@@ -14,8 +14,11 @@
 //     weights over the taps inside of the image,
 //       sum = sum of (2u - 255) * w = 2 * D - 255 * W
 //       sum >= t  <=>  D > floor((t - constant - 1) / 2)
-//   The count may also be the sum of (u - 128) * w over the taps inside of the image, which is smaller; then
+//   The count may also be smaller, the sum of (u - 128) * w over the taps inside of the image; then
 //       sum = 2 * count + W
+//   or never negative, the sum of u where w = 1 and of 255 - u where w = -1. Taps outside of the image add
+//   255 to it for each w = -1, let there be M of these, and with I taps inside of the image
+//       sum = 2 * (count - 255 * M) - 255 * I
 //
 // Output positions whose windows lose the same rows and columns to the border share one class, and so one
 // constant and one bound per channel.
@@ -97,7 +100,10 @@ inline Classes carve_classes(const Block& b, bool flat, int64_t width, Carver* c
 
 inline int64_t floor_half(int64_t value) { return value >= 0 ? value / 2 : -((1 - value) / 2); }
 
-inline void prepare_constants(const Block& b, bool flat, bool centred, const Classes& c) {
+// What kernels count of 8-bit pixels, see above.
+enum class PixelCount { plain, centred, positive };
+
+inline void prepare_constants(const Block& b, bool flat, PixelCount count, const Classes& c) {
   memset(c.constants, 0, sizeof(int32_t) * static_cast<size_t>(c.count() * c.width));
   const bool bytes = b.input == BlockInput::bytes;
   const int64_t words = divide_up(b.in_c, 64);
@@ -107,9 +113,15 @@ inline void prepare_constants(const Block& b, bool flat, bool centred, const Cla
       for (int32_t kx = 0; kx < b.kernel_w; ++kx, weights += words) {
         int32_t ones = 0;
         for (int64_t word = 0; word < words; ++word) ones += __builtin_popcountll(weights[word]);
-        const int32_t weight_factor = centred ? 1 : -255;
-        const int32_t inside = bytes ? weight_factor * (2 * ones - b.in_c) : b.in_c;
-        const int32_t outside = bytes ? 0 : 2 * ones;
+        int32_t inside = b.in_c;
+        int32_t outside = 2 * ones;
+        if (bytes) {
+          const int32_t weights_sum = 2 * ones - b.in_c;
+          inside = count == PixelCount::plain     ? -255 * weights_sum
+                   : count == PixelCount::centred ? weights_sum
+                                                  : -255 * b.in_c;
+          outside = count == PixelCount::positive ? -510 * (b.in_c - ones) : 0;
+        }
         int32_t* constant = c.constants + channel;
         for (int32_t r = 0; r < c.rows; ++r) {
           for (int32_t k = 0; k < c.cols; ++k, constant += c.width) {
@@ -143,13 +155,13 @@ inline void prepare_bounds(const Block& b, const Classes& c) {
   }
 }
 
-// centred: 8-bit pixels are counted as u - 128.
-inline void prepare_classes(const Block& b, bool flat, const Classes& c, bool centred = false) {
+inline void prepare_classes(const Block& b, bool flat, const Classes& c,
+                            PixelCount count = PixelCount::plain) {
   if (!flat) {
     row_axis(b).classes(c.row_class, c.ranges);
     col_axis(b).classes(c.col_class, c.ranges + c.rows);
   }
-  prepare_constants(b, flat, centred, c);
+  prepare_constants(b, flat, count, c);
   if (b.output == BlockOutput::bits) prepare_bounds(b, c);
 }
 
