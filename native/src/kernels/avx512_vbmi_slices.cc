@@ -3,9 +3,8 @@
 // A vector is one bit for each of 512 output channels. Counts are sums of carries: a full adder takes the
 // parity of all disagreements so far and two more of them, gives the new parity (weight 1) and a carry
 // (weight 2). Parities are linear, so neither needs an operation here:
-//   - The parity q[j] of the activation bits up to bit j is computed once per pixel (make_parities()); that
-//   of
-//     the weights goes into the tables.
+//   - The parity q[j] of the activation bits up to bit j is computed once per pixel (make_parities()). The
+//     weights' goes into the tables.
 //   - The carry of bits 2i and 2i + 1 depends on the weights and on q[2i - 1], q[2i], q[2i + 1] alone: 8
 //     vectors, in a table (avx512_vbmi_tables.cc) that is built once per tile and serves all of its pixels.
 // What is left is to add 32 looked-up carries per word of K, again by full adders, into the planes of weight
