@@ -24,6 +24,10 @@ struct alignas(64) OctetIndex {
 };
 constexpr OctetIndex kOctetIndex;
 
+// Masks of all lanes: gcc 12 believes that the forms without a mask use a value that is uninitialized.
+constexpr __mmask8 kAll8 = 0xff;
+constexpr __mmask16 kAll16 = 0xffff;
+
 // One channel group: to[r], qword 2 * lane + e: byte s is bit 16 * lane + 2 * r + e of K for the 8 channels
 // of octet s.
 void slice_group(const uint64_t* vectors, int32_t pairs, __m512i* to) {
@@ -52,10 +56,10 @@ void slice_group(const uint64_t* vectors, int32_t pairs, __m512i* to) {
     const __m512i fours[4] = {
         _mm512_unpacklo_epi16(from[0], from[1]), _mm512_unpackhi_epi16(from[0], from[1]),
         _mm512_unpacklo_epi16(from[2], from[3]), _mm512_unpackhi_epi16(from[2], from[3])};
-    _mm512_store_si512(to + 4 * high, _mm512_unpacklo_epi32(fours[0], fours[2]));
-    _mm512_store_si512(to + 4 * high + 1, _mm512_unpackhi_epi32(fours[0], fours[2]));
-    _mm512_store_si512(to + 4 * high + 2, _mm512_unpacklo_epi32(fours[1], fours[3]));
-    _mm512_store_si512(to + 4 * high + 3, _mm512_unpackhi_epi32(fours[1], fours[3]));
+    _mm512_store_si512(to + 4 * high, _mm512_maskz_unpacklo_epi32(kAll16, fours[0], fours[2]));
+    _mm512_store_si512(to + 4 * high + 1, _mm512_maskz_unpackhi_epi32(kAll16, fours[0], fours[2]));
+    _mm512_store_si512(to + 4 * high + 2, _mm512_maskz_unpacklo_epi32(kAll16, fours[1], fours[3]));
+    _mm512_store_si512(to + 4 * high + 3, _mm512_maskz_unpackhi_epi32(kAll16, fours[1], fours[3]));
   }
 }
 
@@ -67,20 +71,20 @@ void join_groups(const __m512i* groups, __m512i* planes) {
     for (int i = 0; i < 4; ++i) {
       const __m512i a = _mm512_load_si512(groups + 16 * i + r);
       const __m512i b = _mm512_load_si512(groups + 16 * i + 8 + r);
-      pairs[0][i] = _mm512_unpacklo_epi64(a, b);
-      pairs[1][i] = _mm512_unpackhi_epi64(a, b);
+      pairs[0][i] = _mm512_maskz_unpacklo_epi64(kAll8, a, b);
+      pairs[1][i] = _mm512_maskz_unpackhi_epi64(kAll8, a, b);
     }
 #pragma GCC unroll 2
     for (int e = 0; e < 2; ++e) {
-      const __m512i even_low = _mm512_shuffle_i64x2(pairs[e][0], pairs[e][1], 0x88);
-      const __m512i odd_low = _mm512_shuffle_i64x2(pairs[e][0], pairs[e][1], 0xdd);
-      const __m512i even_high = _mm512_shuffle_i64x2(pairs[e][2], pairs[e][3], 0x88);
-      const __m512i odd_high = _mm512_shuffle_i64x2(pairs[e][2], pairs[e][3], 0xdd);
+      const __m512i even_low = _mm512_maskz_shuffle_i64x2(kAll8, pairs[e][0], pairs[e][1], 0x88);
+      const __m512i odd_low = _mm512_maskz_shuffle_i64x2(kAll8, pairs[e][0], pairs[e][1], 0xdd);
+      const __m512i even_high = _mm512_maskz_shuffle_i64x2(kAll8, pairs[e][2], pairs[e][3], 0x88);
+      const __m512i odd_high = _mm512_maskz_shuffle_i64x2(kAll8, pairs[e][2], pairs[e][3], 0xdd);
       __m512i* to = planes + 2 * r + e;
-      _mm512_store_si512(to, _mm512_shuffle_i64x2(even_low, even_high, 0x88));
-      _mm512_store_si512(to + 16, _mm512_shuffle_i64x2(odd_low, odd_high, 0x88));
-      _mm512_store_si512(to + 32, _mm512_shuffle_i64x2(even_low, even_high, 0xdd));
-      _mm512_store_si512(to + 48, _mm512_shuffle_i64x2(odd_low, odd_high, 0xdd));
+      _mm512_store_si512(to, _mm512_maskz_shuffle_i64x2(kAll8, even_low, even_high, 0x88));
+      _mm512_store_si512(to + 16, _mm512_maskz_shuffle_i64x2(kAll8, odd_low, odd_high, 0x88));
+      _mm512_store_si512(to + 32, _mm512_maskz_shuffle_i64x2(kAll8, even_low, even_high, 0xdd));
+      _mm512_store_si512(to + 48, _mm512_maskz_shuffle_i64x2(kAll8, odd_low, odd_high, 0xdd));
     }
   }
 }
