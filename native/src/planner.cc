@@ -27,8 +27,8 @@ int32_t narrow(int64_t value) {
 
 class Planner {
  public:
-  Planner(const Graph& graph, const std::vector<binarynet_value>& outputs)
-      : values_(graph.values()), outputs_(outputs) {}
+  Planner(const Graph& graph, const std::vector<binarynet_value>& outputs, int32_t num_threads)
+      : values_(graph.values()), outputs_(outputs), num_threads_(num_threads) {}
 
   Plan plan() {
     find_users();
@@ -133,6 +133,7 @@ class Planner {
     Block block{};
     block.input = in.type == BINARYNET_U8 ? BlockInput::bytes : BlockInput::bits;
     block.output = BlockOutput::int32;
+    block.threads = num_threads_;
     block.in_h = narrow(in.h);
     block.in_w = narrow(in.w);
     block.in_c = narrow(in.c);
@@ -244,6 +245,7 @@ class Planner {
 
   const std::vector<Value>& values_;
   const std::vector<binarynet_value>& outputs_;
+  const int32_t num_threads_;
   std::vector<bool> live_, done_, is_output_;
   std::vector<std::vector<binarynet_value>> users_;
   std::vector<binarynet_value> root_;            // value -> the value whose bytes it shares
@@ -254,10 +256,10 @@ class Planner {
 
 }  // namespace
 
-Plan make_plan(const Graph& graph, const std::vector<binarynet_value>& outputs) {
+Plan make_plan(const Graph& graph, const std::vector<binarynet_value>& outputs, int32_t num_threads) {
   if (outputs.empty()) invalid("session: no outputs asked for, expected at least one value");
   for (const binarynet_value output : outputs) graph.value(output, "session output");
-  return Planner(graph, outputs).plan();
+  return Planner(graph, outputs, num_threads).plan();
 }
 
 }  // namespace binarynet

@@ -49,6 +49,6 @@ struct Plan {
   double work_per_image = 0;          // of all steps
 };
 
-Plan make_plan(const Graph& graph, const std::vector<binarynet_value>& outputs);
+Plan make_plan(const Graph& graph, const std::vector<binarynet_value>& outputs, int32_t num_threads);
 
 }  // namespace binarynet

@@ -55,7 +55,7 @@ struct Session::Call {
 Session::Session(const Graph& graph, const binarynet_session_options& options)
     : kernels_(choose_kernels(options.isa)),
       num_threads_(checked_threads(options.num_threads)),
-      plan_(make_plan(graph, checked_outputs(options))) {
+      plan_(make_plan(graph, checked_outputs(options), num_threads_)) {
   int64_t largest = bytes_per_image(plan_.input);
   for (const binarynet_value_info& info : plan_.outputs) largest = std::max(largest, bytes_per_image(info));
   max_batch_ = PTRDIFF_MAX / largest;

@@ -290,6 +290,7 @@ constexpr ManySums kManySums[] = {
 
 void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
   Block b = test.block;
+  b.threads = static_cast<int32_t>(random->between(1, 4));
   b.weights = test.weights.data();
   b.thresholds = test.thresholds.empty() ? nullptr : test.thresholds.data();
   b.falling = test.falling.empty() ? nullptr : test.falling.data();

@@ -12,17 +12,7 @@ namespace {
 
 // The more sums share a table the better, as long as there are units for a few threads.
 Tiling table_tiling(const Block& b, int64_t batch) {
-  constexpr int64_t kMostPixels = 1024;
-  constexpr int64_t kLeastPixels = 256;
-  constexpr int64_t kUnitsWanted = 4;
-  const int64_t channel_groups = divide_up(b.out_c, kTableLanes);
-  int64_t pixels = kMostPixels;
-  Tiling t = tiles_of(b, batch, pixels);
-  while (pixels > kLeastPixels && t.tiles * channel_groups < kUnitsWanted) {
-    pixels /= 2;
-    t = tiles_of(b, batch, pixels);
-  }
-  return t;
+  return shared_tiling(b, batch, divide_up(b.out_c, kTableLanes), 1024, 256, 2);
 }
 
 // Words of K that 16-bit counts hold, in whole byte counts.

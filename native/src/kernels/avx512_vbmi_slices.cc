@@ -109,16 +109,7 @@ void prepare_bounds_planes(const Block& b, const Prepared& p) {
 // Tables are built once per tile, so tiles are large; state of so many pixels stays in the second-level
 // cache.
 Tiling slice_tiling(const Block& b, int64_t batch) {
-  constexpr int64_t kMostPixels = 512;
-  constexpr int64_t kLeastPixels = 32;
-  constexpr int64_t kUnitsWanted = 2;
-  int64_t pixels = kMostPixels;
-  Tiling t = tiles_of(b, batch, pixels);
-  while (pixels > kLeastPixels && t.tiles * slice_groups(b) < kUnitsWanted) {
-    pixels /= 2;
-    t = tiles_of(b, batch, pixels);
-  }
-  return t;
+  return shared_tiling(b, batch, slice_groups(b), 512, 32, 1);
 }
 
 struct Workspace {

@@ -30,7 +30,6 @@ constexpr int32_t kMostChunks = 8;  // of a block
 constexpr int32_t kMostCentredChunks = 15;
 constexpr int32_t kStrip = 4;               // pixels that share the loads of weights
 constexpr int32_t kGroupWords = 2;          // words of output bits that share the loads of tables
-constexpr int64_t kUnitsWanted = 4;         // of a convolution, to share among threads
 constexpr int64_t kTableBytes = 32 * 1024;  // of a flat tile, to stay in the nearest cache
 
 // A run of taps has full chunks and perhaps a last one of 1 to 15 taps, which needs 1 to 3 tables.
@@ -140,7 +139,7 @@ Tiling make_byte_tiling(const Block& b, const Layout& l, int64_t batch) {
   if (!l.flat) {  // the more rows, the fewer tables are made twice
     const int64_t rows = int64_t{4} * b.conv_w;
     const Tiling large = tiles_of(b, batch, larger(512, rows));
-    return large.tiles * l.groups >= kUnitsWanted ? large : tiles_of(b, batch, larger(256, rows));
+    return large.tiles * l.groups >= units_wanted(b, 2) ? large : tiles_of(b, batch, larger(256, rows));
   }
   const int64_t fitting = kTableBytes / (l.block_chunks * kChunkBytes);
   return tiles_of(b, batch, smaller(256, fitting / kStrip * kStrip));

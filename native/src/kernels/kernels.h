@@ -23,6 +23,7 @@ enum class BlockOutput : int32_t { bits, int32, float32 };
 struct Block {
   BlockInput input;
   BlockOutput output;
+  int32_t threads;  // that may share the work: how many units are worth having. Results never depend on it
   int32_t in_h, in_w, in_c, in_words;  // in_words: words per pixel (bits input)
   int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
   int32_t conv_h, conv_w, out_c, out_words;  // sums before pooling; words per output pixel

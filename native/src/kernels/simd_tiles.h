@@ -106,20 +106,28 @@ inline Tiling tiles_of(const Block& b, int64_t batch, int64_t pixels) {
   return t;
 }
 
-// A channel group's weights are unpacked or brought into the cache once per tile, so tiles are large, but not
-// so large that there are too few units for the threads. From 64 to 256 pixels the time of a layer differs by
-// a few percent only.
-inline Tiling make_tiling(const Block& b, int64_t batch, int64_t channel_groups) {
-  constexpr int64_t kMostPixels = 256;
-  constexpr int64_t kLeastPixels = 64;
-  constexpr int64_t kUnitsWanted = 8;
-  int64_t pixels = kMostPixels;
+// How many units a block should have: one thread does all of them itself.
+inline int64_t units_wanted(const Block& b, int64_t per_thread) {
+  return b.threads == 1 ? 1 : per_thread * b.threads;
+}
+
+// A channel group's weights are made ready once per tile, so tiles are large (`most` pixels), but not so
+// large that there are too few units for the threads, as long as they do not become too small (`least`).
+inline Tiling shared_tiling(const Block& b, int64_t batch, int64_t channel_groups, int64_t most,
+                            int64_t least, int64_t units_per_thread) {
+  int64_t pixels = most;
   Tiling t = tiles_of(b, batch, pixels);
-  while (pixels > kLeastPixels && t.tiles * channel_groups < kUnitsWanted) {
+  while (pixels > least && t.tiles * channel_groups < units_wanted(b, units_per_thread)) {
     pixels /= 2;
     t = tiles_of(b, batch, pixels);
   }
   return t;
+}
+
+// Where weights are only unpacked or brought into the cache: from 64 to 256 pixels the time of a layer
+// differs by a few percent only.
+inline Tiling make_tiling(const Block& b, int64_t batch, int64_t channel_groups) {
+  return shared_tiling(b, batch, channel_groups, 256, 64, 4);
 }
 
 inline Tile tile_at(const Block& b, const Tiling& t, int64_t index) {

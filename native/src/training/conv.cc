@@ -22,12 +22,13 @@ const ConvKernels& kernels() {
 }
 
 // The convolution as the inference kernels know it.
-Block block_of(const Convolution& c) {
+Block block_of(const Convolution& c, int32_t num_threads) {
   const ConvShape& s = c.shape;
   const auto narrow = [](int64_t value) { return static_cast<int32_t>(value); };
   Block block = {};
   block.input = BlockInput::bits;
   block.output = BlockOutput::float32;
+  block.threads = num_threads;
   block.in_h = narrow(s.in_h);
   block.in_w = narrow(s.in_w);
   block.in_c = narrow(s.in_c);
@@ -112,7 +113,7 @@ void convolve_bits(const Convolution& convolution, int32_t num_threads) {
   const int64_t batch = convolution.shape.batch;
   if (batch == 0) return;
   const KernelSet& set = choose_kernels(nullptr);
-  const Block block = block_of(convolution);
+  const Block block = block_of(convolution, num_threads);
   const AlignedBuffer prepared(set.prepared_bytes(block));
   set.prepare(block, prepared.data());
   const int64_t kernel_units = set.unit_count(block, batch);

@@ -23,10 +23,11 @@ const DenseKernels& kernels() {
 }
 
 // A dense layer as the inference kernels know it.
-Block dense_block(BlockInput input, const WeightBits& w) {
+Block dense_block(BlockInput input, const WeightBits& w, int32_t num_threads) {
   Block block = {};
   block.input = input;
   block.output = BlockOutput::int32;
+  block.threads = num_threads;
   block.in_h = block.in_w = block.kernel_h = block.kernel_w = block.stride_h = block.stride_w = 1;
   block.conv_h = block.conv_w = block.out_h = block.out_w = 1;
   block.pool_h = block.pool_w = block.pool_stride_h = block.pool_stride_w = 1;
@@ -46,13 +47,16 @@ int64_t unit_size(int64_t count, int64_t most, int32_t num_threads) {
 // The weights, laid out for the inference kernels.
 class Weights {
  public:
-  Weights(BlockInput input, const WeightBits& w)
-      : set_(choose_kernels(nullptr)), block_(dense_block(input, w)), prepared_(set_.prepared_bytes(block_)) {
+  Weights(BlockInput input, const WeightBits& w, int32_t num_threads)
+      : set_(choose_kernels(nullptr)),
+        block_(dense_block(input, w, num_threads)),
+        prepared_(set_.prepared_bytes(block_)) {
     set_.prepare(block_, prepared_.data());
   }
 
   // sums: int32 [batch, out_features].
-  void multiply(const void* operands, int64_t batch, void* sums, int32_t num_threads) const {
+  void multiply(const void* operands, int64_t batch, void* sums) const {
+    const int32_t num_threads = block_.threads;
     const int64_t kernel_units = set_.unit_count(block_, batch);
     const int64_t share = unit_size(kernel_units, 16, num_threads);
     const size_t workspace = set_.workspace_bytes(block_, batch, share);
@@ -99,14 +103,14 @@ uint32_t pack_signs(const Signs& signs, int32_t num_threads) {
 void multiply_bits(const BitOperands& a, const WeightBits& w, float* out, int32_t num_threads) {
   const int64_t size = a.batch * w.out_features;
   if (size == 0) return;
-  const Weights weights(BlockInput::bits, w);
+  const Weights weights(BlockInput::bits, w, num_threads);
   const AlignedBuffer strict = more_sums(a.strict != nullptr, size);
-  weights.multiply(a.words, a.batch, out, num_threads);  // int32 for now
+  weights.multiply(a.words, a.batch, out);  // int32 for now
   if (a.strict == nullptr) {
     for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>(integer_at(out, i));
     return;
   }
-  weights.multiply(a.strict, a.batch, strict.data(), num_threads);
+  weights.multiply(a.strict, a.batch, strict.data());
   const auto* strict_sums = static_cast<const int32_t*>(strict.data());
   for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>((integer_at(out, i) + strict_sums[i]) / 2);
 }
@@ -114,7 +118,7 @@ void multiply_bits(const BitOperands& a, const WeightBits& w, float* out, int32_
 void multiply_bytes(const ByteOperands& a, const WeightBits& w, float* out, int32_t num_threads) {
   const int64_t size = a.batch * w.out_features;
   if (size == 0) return;
-  Weights(BlockInput::bytes, w).multiply(a.bytes, a.batch, out, num_threads);  // int32 for now
+  Weights(BlockInput::bytes, w, num_threads).multiply(a.bytes, a.batch, out);  // int32 for now
   if (a.masked == nullptr) {
     for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>(integer_at(out, i));
     return;
@@ -122,7 +126,7 @@ void multiply_bytes(const ByteOperands& a, const WeightBits& w, float* out, int3
   // A masked u = 0 has added -255 w. The sum of the w at masked places is half of: all w, plus the product of
   // w with the signs of the mask.
   const AlignedBuffer mask = more_sums(true, size);
-  Weights(BlockInput::bits, w).multiply(a.masked, a.batch, mask.data(), num_threads);
+  Weights(BlockInput::bits, w, num_threads).multiply(a.masked, a.batch, mask.data());
   const auto* mask_sums = static_cast<const int32_t*>(mask.data());
   std::vector<int32_t> all(static_cast<size_t>(w.out_features));
   for (int64_t n = 0; n < w.out_features; ++n) {
