@@ -15,11 +15,11 @@ namespace {
 // leaves enough images to share the work of reading the weights.
 constexpr int64_t kChunkBytes = int64_t{4} << 20;
 constexpr int64_t kMaxChunk = 1024;
-// A range of units that a thread takes has at least this much work (64-bit XNOR-popcounts: about a
-// microsecond with the widest instructions, some ten with portable ones). There are a few ranges per thread,
-// so that one that comes late, or is interrupted, takes fewer.
-constexpr int64_t kWorkPerTask = 32768;
-constexpr int64_t kTasksPerThread = 4;
+// A range of units that a thread takes has at least this much work (64-bit XNOR-popcounts: a microsecond or
+// two with the widest instructions, some twenty with portable ones). There are two ranges per thread, so that
+// one that comes late takes fewer; not more, because some kernels prepare something for each range.
+constexpr int64_t kWorkPerTask = 65536;
+constexpr int64_t kTasksPerThread = 2;
 // Sleeping threads are woken only if the chunk still has this much work, or all is done when they come.
 constexpr double kWorkToWake = 1 << 19;
 constexpr int32_t kMaxThreads = 1024;
@@ -194,6 +194,8 @@ Session::Division Session::divide(const Step& step, int64_t count) const {
                                                  static_cast<double>(count) / kWorkPerTask);
     division.tasks =
         std::clamp<int64_t>(std::min(worthwhile, division.units), 1, kTasksPerThread * num_threads_);
+    if (division.tasks > num_threads_)
+      division.tasks -= division.tasks % num_threads_;  // an equal number each
     division.threads = static_cast<int32_t>(std::min<int64_t>(division.tasks, num_threads_));
     division.why = division.tasks > 1    ? "shared"
                    : division.units == 1 ? "one unit: nothing to share"
