@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "avx512_bits_layout.h"
+#include "avx512_masks.h"
 #include "avx512_vpopcntdq.h"
 #include "simd_classes.h"
 #include "simd_output.h"
@@ -131,7 +132,7 @@ void run_strip(const Call& call, int64_t first) {
 #pragma GCC unroll 4
     for (int p = 0; p < kPairs; ++p) {
       const __mmask16 below = _mm512_cmplt_epi32_mask(strip.counts[i][p], _mm512_load_si512(bounds + 16 * p));
-      bits |= static_cast<uint64_t>(below) << (16 * p);
+      bits |= widened(below) << (16 * p);
     }
     call.output.put(first + i, bits);
   }

@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "avx512_masks.h"
 #include "avx512_vpopcntdq_bytes.h"
 #include "simd_classes.h"
 #include "simd_output.h"
@@ -211,7 +212,7 @@ inline __attribute__((always_inline)) void emit_strip(const Call& call, int64_t 
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const __mmask16 above = _mm512_cmpgt_epi32_mask(strip.sums[i][v], _mm512_load_si512(bounds + 16 * v));
-      bits |= static_cast<uint64_t>(above) << (16 * v);
+      bits |= widened(above) << (16 * v);
     }
     call.output.put(first + i, bits);
   }

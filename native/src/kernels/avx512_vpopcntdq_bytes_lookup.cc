@@ -16,6 +16,7 @@
 
 #include <cstring>
 
+#include "avx512_masks.h"
 #include "avx512_vpopcntdq_bytes.h"
 #include "avx512_vpopcntdq_bytes_tables.h"
 #include "simd_classes.h"
@@ -309,7 +310,7 @@ inline uint64_t wide_bits(const Wide& sums, const int32_t* bounds) {
   uint64_t above[4];
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
-    above[k] = _mm512_cmpgt_epi32_mask(sums.at[k], _mm512_load_si512(bounds + 16 * k));
+    above[k] = widened(_mm512_cmpgt_epi32_mask(sums.at[k], _mm512_load_si512(bounds + 16 * k)));
   }
   return _pdep_u64(above[0] | above[2] << 16, 0x5555555555555555) |
          _pdep_u64(above[1] | above[3] << 16, 0xaaaaaaaaaaaaaaaa);
@@ -318,7 +319,7 @@ inline uint64_t wide_bits(const Wide& sums, const int32_t* bounds) {
 inline uint64_t narrow_bits(const __m512i* sums, const int16_t* bounds) {
   const __mmask32 low = _mm512_cmpgt_epi16_mask(sums[0], _mm512_load_si512(bounds));
   const __mmask32 high = _mm512_cmpgt_epi16_mask(sums[1], _mm512_load_si512(bounds + 32));
-  return _mm512_kunpackd(high, low);
+  return widened(low) | widened(high) << 32;
 }
 
 template <int kPixels, int kVectors>

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels.h"
+#include "kernels/avx512_masks.h"
 
 namespace binarynet::training {
 namespace {
@@ -80,7 +81,7 @@ struct RowPart {
       const __m512i before = _mm512_load_si512(columns + at);
       _mm512_store_si512(columns + at, _mm512_mask_or_epi32(before, up, before, bit));
     }
-    return up;
+    return widened(up);
   }
 
   void pack(int64_t cols, uint64_t* bits) {
