@@ -42,7 +42,6 @@ std::vector<binarynet_value> checked_outputs(const binarynet_session_options& op
 
 // One step over one chunk.
 struct Session::Call {
-  const KernelSet* kernels;
   const Step* step;
   const void* prepared;
   const void* in;
@@ -74,8 +73,9 @@ void Session::prepare_steps() {
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
     if (step.kind != StepKind::block) continue;
-    prepared_[i] = AlignedBuffer(kernels_.prepared_bytes(step.block));
-    kernels_.prepare(step.block, prepared_[i].data());
+    const Engine& engine = kernels_.engine(step.block);
+    prepared_[i] = AlignedBuffer(engine.prepared_bytes(step.block));
+    engine.prepare(step.block, prepared_[i].data());
   }
 }
 
@@ -176,19 +176,15 @@ void Session::run_chunk(const char* images, int64_t begin, int64_t count, void* 
 }
 
 // Blocks are divided as their kernel wishes, flatten by images, the rest by rows of pixels.
-int64_t Session::units_of(const Step& step, int64_t count) const {
-  switch (step.kind) {
-    case StepKind::block:
-      return kernels_.unit_count(step.block, count);
-    case StepKind::flatten_bits:
-      return count;
-    default:
-      return count * step.geometry.out_h;
-  }
-}
-
 Session::Division Session::divide(const Step& step, int64_t count) const {
-  Division division{units_of(step, count), 1, 1, 0, "the session has one thread"};
+  Division division{nullptr, 0, 1, 1, 0, "the session has one thread"};
+  if (step.kind == StepKind::block) {
+    division.method = &kernels_.engine(step.block).method(step.block, count);
+    division.units = division.method->unit_count(step.block, count);
+    division.scratch_stride = round_up(division.method->workspace_bytes(step.block, count));
+  } else {
+    division.units = step.kind == StepKind::flatten_bits ? count : count * step.geometry.out_h;
+  }
   if (num_threads_ > 1) {
     const auto worthwhile = static_cast<int64_t>(static_cast<double>(step.work_per_image) *
                                                  static_cast<double>(count) / kWorkPerTask);
@@ -201,17 +197,13 @@ Session::Division Session::divide(const Step& step, int64_t count) const {
                    : division.units == 1 ? "one unit: nothing to share"
                                          : "too little work to share";
   }
-  if (step.kind == StepKind::block) {
-    const int64_t units_per_task = (division.units + division.tasks - 1) / division.tasks;
-    division.scratch_stride = round_up(kernels_.workspace_bytes(step.block, count, units_per_task));
-  }
   return division;
 }
 
 void Session::run_step(size_t index, const void* in, void* out, int64_t count, char* scratch,
                        ThreadPool::Wake wake) const {
   const Step& step = plan_.steps[index];
-  const Call call{&kernels_, &step, prepared_[index].data(), in, out, count, divide(step, count), scratch};
+  const Call call{&step, prepared_[index].data(), in, out, count, divide(step, count), scratch};
   if (call.division.tasks == 1) {
     run_units(&call, 0, 0);
   } else {
@@ -232,7 +224,8 @@ void Session::run_units(const void* context, int64_t index, int32_t participant)
     case StepKind::block: {
       const size_t stride = call.division.scratch_stride;
       void* scratch = stride == 0 ? nullptr : call.scratch + stride * static_cast<size_t>(participant);
-      call.kernels->run(step.block, call.prepared, call.in, call.out, call.count, begin, end, scratch);
+      call.division.method->run(step.block, call.prepared, call.in, call.out, call.count, begin, end,
+                                scratch);
       break;
     }
     case StepKind::max_pool_i32:
@@ -290,7 +283,7 @@ void Session::describe(int64_t batch, binarynet_plan* plan, binarynet_step* step
     binarynet_step& info = steps[i];
     info = {};
     info.kind = kind_name(step);
-    info.method = step.kind == StepKind::block ? kernels_.method(step.block, count) : "plain loop";
+    info.method = division.method != nullptr ? division.method->name : "plain loop";
     std::copy_n(step.values, 3, info.values);
     info.num_values = step.num_values;
     info.units = division.units;

@@ -36,6 +36,7 @@ class Session {
   // How a step over some images is divided: `tasks` contiguous ranges of units, which at most `threads`
   // threads take one by one, each with scratch memory of its own.
   struct Division {
+    const Method* method;  // of a block, else null
     int64_t units;
     int64_t tasks;
     int32_t threads;
@@ -46,7 +47,6 @@ class Session {
   void prepare_steps();
   size_t scratch_bytes() const;
   Division divide(const Step& step, int64_t count) const;
-  int64_t units_of(const Step& step, int64_t count) const;
   // Batches are computed in chunks of equal size (the last one may be smaller).
   int64_t chunk_of(int64_t batch) const;
 

@@ -19,7 +19,9 @@ using binarynet::AlignedBuffer;
 using binarynet::Block;
 using binarynet::BlockInput;
 using binarynet::BlockOutput;
+using binarynet::Engine;
 using binarynet::KernelSet;
+using binarynet::Method;
 
 // A block with all that its pointers refer to, its input and its expected output, unpacked.
 struct Case {
@@ -296,9 +298,10 @@ void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
   b.falling = test.falling.empty() ? nullptr : test.falling.data();
   const std::string where = std::string(kernels.name) + ": " + test.text;
 
-  AlignedBuffer prepared(kernels.prepared_bytes(b));
+  const Engine& engine = kernels.engine(b);
+  AlignedBuffer prepared(engine.prepared_bytes(b));
   if (prepared.bytes() > 0) std::memset(prepared.data(), 0xa5, prepared.bytes());
-  kernels.prepare(b, prepared.data());
+  engine.prepare(b, prepared.data());
 
   // Bytes at any address, words at a multiple of 8 that is not one of 16; ending where their memory ends.
   const size_t offset = b.input == BlockInput::bytes ? 1 : 8;
@@ -309,7 +312,8 @@ void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
   std::memset(out.data(), 0x5a, out.bytes());
   uint8_t* result = static_cast<uint8_t*>(out.data()) + guard;
 
-  const int64_t units = kernels.unit_count(b, test.batch);
+  const Method& method = engine.method(b, test.batch);
+  const int64_t units = method.unit_count(b, test.batch);
   CHECK(units >= 1, where);
   const int64_t max_share = random->one_in(3) ? units : random->between(1, units);
   std::vector<std::pair<int64_t, int64_t>> ranges;
@@ -322,10 +326,10 @@ void check_kernels(const KernelSet& kernels, const Case& test, Random* random) {
     std::swap(ranges[i - 1], ranges[static_cast<size_t>(random->between(0, static_cast<int64_t>(i) - 1))]);
   }
   for (const auto& range : ranges) {
-    AlignedBuffer workspace(kernels.workspace_bytes(b, test.batch, range.second - range.first));
+    AlignedBuffer workspace(method.workspace_bytes(b, test.batch));
     if (workspace.bytes() > 0) std::memset(workspace.data(), 0xa5, workspace.bytes());
-    kernels.run(b, prepared.data(), static_cast<uint8_t*>(in.data()) + offset, result, test.batch,
-                range.first, range.second, workspace.data());
+    method.run(b, prepared.data(), static_cast<uint8_t*>(in.data()) + offset, result, test.batch, range.first,
+               range.second, workspace.data());
   }
   for (size_t i = 0; i < test.expected.size(); ++i) {
     CHECK(result[i] == test.expected[i],

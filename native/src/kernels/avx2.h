@@ -1,26 +1,15 @@
-// The two engines of the AVX2 kernel set; each function serves the field of KernelSet of the same name.
+// The engines of the AVX2 kernel set.
 #pragma once
 
 #include "kernels.h"
 
 namespace binarynet::avx2 {
 
-// Packed bits in: table look-ups (avx2_lut.h).
-size_t bits_prepared_bytes(const Block& block);
-void bits_prepare(const Block& block, void* prepared);
-int64_t bits_unit_count(const Block& block, int64_t batch);
-size_t bits_workspace_bytes(const Block& block, int64_t batch);
-void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
-              int64_t unit_begin, int64_t unit_end, void* workspace);
-const char* bits_method(const Block& block, int64_t batch);
-
-// 8-bit pixels in: multiply-add of bytes.
-size_t bytes_prepared_bytes(const Block& block);
-void bytes_prepare(const Block& block, void* prepared);
-int64_t bytes_unit_count(const Block& block, int64_t batch);
-size_t bytes_workspace_bytes(const Block& block, int64_t batch);
-void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
-               int64_t unit_begin, int64_t unit_end, void* workspace);
-const char* bytes_method(const Block& block, int64_t batch);
+// Packed bits in: look-ups in constant tables of partial popcounts, or in tables of the weights.
+extern const Engine kBits;
+// 8-bit pixels in: multiply-adds of bytes, or sums of four pixels looked up by as many weights. A block has
+// one of them, for all batches, so its weights are kept in one layout only.
+extern const Engine kByteProducts;
+extern const Engine kByteLookups;
 
 }  // namespace binarynet::avx2

@@ -60,30 +60,24 @@ void prepare_unpacked_bounds(const Block& b, const Classes& classes, int16_t* bo
 
 // ---- Methods
 
-enum class Method { column, pairs, tables };
-
 // By cycles per 64 channels of a tile, measured on a Zen 5: pairs take one per group of K and sum; tables,
 // per word of K, a constant to make them and some per sum, of which the offsets serve all channels. The
 // constant is a little more than measured there (500): other processors store only once per cycle.
-Method choose_method(const Block& b, int64_t batch) {
+const Method& choose_method(const Block& b, int64_t batch) {
   constexpr int64_t kFewestSums = 100;  // below, tables lose whatever the shape
   const int64_t all_sums = batch * b.conv_h * b.conv_w;
-  if (is_flat(b) && all_sums == 1) return Method::column;
-  if (all_sums < kFewestSums) return Method::pairs;
+  if (is_flat(b) && all_sums == 1) return kColumn;
+  if (all_sums < kFewestSums) return kPairs;
   const double sums = tables_tile_sums(b, batch);
   const double words = static_cast<double>(b.kernel_h) * b.kernel_w * b.in_words;
   const double pairs = static_cast<double>(make_layout(b).groups) * sums;
   const double tables = words * (620 + sums * (10 + 4.0 / b.out_words));
-  return pairs <= tables ? Method::pairs : Method::tables;
+  return pairs <= tables ? kPairs : kTables;
 }
 
-}  // namespace
+size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
-size_t bits_prepared_bytes(const Block& block) {
-  return carve_prepared(block, make_layout(block), nullptr).bytes;
-}
-
-void bits_prepare(const Block& block, void* prepared) {
+void prepare(const Block& block, void* prepared) {
   const Layout layout = make_layout(block);
   const Prepared p = carve_prepared(block, layout, prepared);
   prepare_weights(block, layout, p.weights);
@@ -91,32 +85,8 @@ void bits_prepare(const Block& block, void* prepared) {
   if (layout.result == Flush::bits) prepare_unpacked_bounds(block, p.classes, p.bounds);
 }
 
-int64_t bits_unit_count(const Block& block, int64_t batch) {
-  return choose_method(block, batch) == Method::tables ? tables_unit_count(block, batch)
-                                                       : pairs_unit_count(block, batch);
-}
+}  // namespace
 
-size_t bits_workspace_bytes(const Block& block, int64_t batch) {
-  return choose_method(block, batch) == Method::tables ? tables_workspace_bytes(block, batch)
-                                                       : pairs_workspace_bytes(block, batch);
-}
-
-void bits_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
-              int64_t unit_begin, int64_t unit_end, void* workspace) {
-  const bool tables = choose_method(block, batch) == Method::tables;
-  const auto run = tables ? tables_run : pairs_run;
-  run(block, prepared, in, out, batch, unit_begin, unit_end, workspace);
-}
-
-const char* bits_method(const Block& block, int64_t batch) {
-  switch (choose_method(block, batch)) {
-    case Method::column:
-      return "table look-ups, one column";
-    case Method::tables:
-      return "tables of weights, made at run time";
-    default:
-      return "table look-ups, pairs of columns";
-  }
-}
+const Engine kBits = {prepared_bytes, prepare, choose_method};
 
 }  // namespace binarynet::avx2

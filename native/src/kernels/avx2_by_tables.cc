@@ -174,23 +174,16 @@ void run_tables(const TableJob& job, int32_t out_word) {
   }
 }
 
-}  // namespace
-
-int64_t tables_unit_count(const Block& block, int64_t batch) {
+int64_t unit_count(const Block& block, int64_t batch) {
   return table_tiling(block, batch).tiles * block.out_words;
 }
 
-double tables_tile_sums(const Block& block, int64_t batch) {
-  const double sums = static_cast<double>(batch) * block.conv_h * block.conv_w;
-  return sums / static_cast<double>(larger(1, table_tiling(block, batch).tiles));
-}
-
-size_t tables_workspace_bytes(const Block& block, int64_t batch) {
+size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_table_workspace(block, make_layout(block), table_tiling(block, batch), nullptr).bytes_used;
 }
 
-void tables_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
-                int64_t unit_begin, int64_t unit_end, void* workspace) {
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
+         int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = table_tiling(block, batch);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
@@ -201,7 +194,7 @@ void tables_run(const Block& block, const void* prepared, const uint64_t* in, vo
     const Tile tile = tile_at(block, tiling, tile_index);
     const OffsetShape shape = offset_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
     const TableJob job = {block, layout, p, w, tile, shape, out};
-    offset_tile(job, in);
+    offset_tile(job, static_cast<const uint64_t*>(in));
     for (; unit < stop; ++unit) {
       const int32_t word = static_cast<int32_t>(unit % block.out_words);
       run_tables(job, word);
@@ -209,5 +202,14 @@ void tables_run(const Block& block, const void* prepared, const uint64_t* in, vo
     }
   }
 }
+
+}  // namespace
+
+double tables_tile_sums(const Block& block, int64_t batch) {
+  const double sums = static_cast<double>(batch) * block.conv_h * block.conv_w;
+  return sums / static_cast<double>(larger(1, table_tiling(block, batch).tiles));
+}
+
+const Method kTables = {"tables of weights, made at run time", unit_count, workspace_bytes, run};
 
 }  // namespace binarynet::avx2

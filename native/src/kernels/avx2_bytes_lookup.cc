@@ -13,13 +13,13 @@
 
 #include <cstring>
 
-#include "avx2_bytes.h"
+#include "avx2.h"
 #include "simd_classes.h"
 #include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
-namespace binarynet::avx2::lookup {
+namespace binarynet::avx2 {
 namespace {
 
 constexpr int32_t kVectors = 2;  // of 32 channels: one word of output bits
@@ -437,7 +437,7 @@ void make_tables(const Job& job, int64_t quad, int64_t quads) {
 }
 
 // Words [begin, end) of one tile, block by block.
-void run_tile(const Job& job, const uint8_t* in, int32_t begin, int32_t end) {
+void run_tile(const Job& job, const void* in, int32_t begin, int32_t end) {
   const Source source = load_source(job.b, job.tile, job.l.flat, in, job.b.in_c, 1, job.w.source);
   list_pixels(source, job.p.classes, job.tile, job.w.pixels);
   copy_taps(job, source);
@@ -447,8 +447,6 @@ void run_tile(const Job& job, const uint8_t* in, int32_t begin, int32_t end) {
     for (int32_t word = begin; word < end; ++word) run_word(job, word, quad, quads);
   }
 }
-
-}  // namespace
 
 size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
@@ -470,7 +468,7 @@ size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, layout, make_byte_tiling(block, layout, batch), nullptr).bytes;
 }
 
-void run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
          int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_byte_tiling(block, layout, batch);
@@ -486,4 +484,12 @@ void run(const Block& block, const void* prepared, const uint8_t* in, void* out,
   }
 }
 
-}  // namespace binarynet::avx2::lookup
+const Method kMethod = {"table look-ups of 4 pixels", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& /*block*/, int64_t /*batch*/) { return kMethod; }
+
+}  // namespace
+
+const Engine kByteLookups = {prepared_bytes, prepare, method};
+
+}  // namespace binarynet::avx2

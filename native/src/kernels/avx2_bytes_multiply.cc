@@ -12,13 +12,13 @@
 
 #include <cstring>
 
-#include "avx2_bytes.h"
+#include "avx2.h"
 #include "simd_classes.h"
 #include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
-namespace binarynet::avx2::multiply {
+namespace binarynet::avx2 {
 namespace {
 
 constexpr int32_t kWordChannels =
@@ -309,8 +309,6 @@ void run_channel_group(const Job& job, int32_t group) {
   finish_output(job.b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
-}  // namespace
-
 size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
 void prepare(const Block& block, void* prepared) {
@@ -330,7 +328,7 @@ size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, make_tiling(block, batch, groups), nullptr).bytes;
 }
 
-void run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
          int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
@@ -347,4 +345,12 @@ void run(const Block& block, const void* prepared, const uint8_t* in, void* out,
   }
 }
 
-}  // namespace binarynet::avx2::multiply
+const Method kMethod = {"multiply-add of bytes", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& /*block*/, int64_t /*batch*/) { return kMethod; }
+
+}  // namespace
+
+const Engine kByteProducts = {prepared_bytes, prepare, method};
+
+}  // namespace binarynet::avx2

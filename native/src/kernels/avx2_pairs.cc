@@ -244,20 +244,18 @@ void index_tile(const Job& job, const uint64_t* in) {
   }
 }
 
-}  // namespace
-
-int64_t pairs_unit_count(const Block& block, int64_t batch) {
+int64_t unit_count(const Block& block, int64_t batch) {
   const int32_t groups = make_layout(block).channel_groups;
   return make_tiling(block, batch, groups).tiles * groups;
 }
 
-size_t pairs_workspace_bytes(const Block& block, int64_t batch) {
+size_t workspace_bytes(const Block& block, int64_t batch) {
   const Layout layout = make_layout(block);
   return carve_workspace(block, layout, make_tiling(block, batch, layout.channel_groups), nullptr).bytes;
 }
 
-void pairs_run(const Block& block, const void* prepared, const uint64_t* in, void* out, int64_t batch,
-               int64_t unit_begin, int64_t unit_end, void* workspace) {
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
+         int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
@@ -267,7 +265,7 @@ void pairs_run(const Block& block, const void* prepared, const uint64_t* in, voi
     const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
     const IndexShape shape = index_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
     const Job job = {block, layout, p, w, tile, shape, out};
-    index_tile(job, in);
+    index_tile(job, static_cast<const uint64_t*>(in));
     for (; unit < stop; ++unit) {
       const int32_t channel_group = static_cast<int32_t>(unit % layout.channel_groups);
       job.is_column() ? run_column(job, channel_group) : run_pairs(job, channel_group);
@@ -276,5 +274,10 @@ void pairs_run(const Block& block, const void* prepared, const uint64_t* in, voi
     }
   }
 }
+
+}  // namespace
+
+const Method kColumn = {"table look-ups, one column", unit_count, workspace_bytes, run};
+const Method kPairs = {"table look-ups, pairs of columns", unit_count, workspace_bytes, run};
 
 }  // namespace binarynet::avx2

@@ -1,24 +1,16 @@
-// The engines of the AVX-512 VBMI kernel set on packed bits. It is the VPOPCNTDQ set, whose functions it
-// calls, with one more method for layers of many channels and many pixels.
+// The AVX-512 VBMI kernel set: that of VPOPCNTDQ, with one more method on packed bits, for layers of many
+// channels and many pixels.
 #pragma once
 
 #include "kernels.h"
 
 namespace binarynet::avx512_vbmi {
 
-// ---- Bit slices (avx512_vbmi_slices.cc). `prepared` begins with what avx512_vpopcntdq::bits_prepare()
-// wrote.
+// ---- Bit slices (avx512_vbmi_slices.cc), or few pixels by vector popcount: `prepared` begins with what
+// avx512_vpopcntdq::kBits prepares.
 
-// Whether the method can serve a block at all, and whether it is the faster one at this batch.
-bool slices_possible(const Block& block);
-bool slices_chosen(const Block& block, int64_t batch);
-
-size_t slices_prepared_bytes(const Block& block);  // popcount's included
-void slices_prepare(const Block& block, void* prepared);
-int64_t slices_unit_count(const Block& block, int64_t batch);
-size_t slices_workspace_bytes(const Block& block, int64_t batch);
-void slices_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
-                int64_t unit_begin, int64_t unit_end, void* workspace);
+extern const Engine kWideBits;
+bool slices_possible(const Block& block);  // whether it can serve a block, and is worth its memory
 
 // ---- Planes and look-up tables of one word of K for 512 channels (avx512_vbmi_tables.cc)
 

@@ -394,43 +394,25 @@ void run_slice_group(const Job& job, int32_t group) {
   finish_pixels(job, group);
 }
 
-}  // namespace
+size_t prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
 
-bool slices_possible(const Block& b) {
-  if (b.input != BlockInput::bits || b.output != BlockOutput::bits) return false;
-  // Measured like kLeastPixels: with 448 of 512 lanes in use slices are ahead by 9 %, with 384 behind by 4 %.
-  const int64_t lanes = slice_groups(b) * int64_t{kSliceChannels};
-  return int64_t{b.out_c} * 8 >= lanes * 7;
-}
-
-bool slices_chosen(const Block& b, int64_t batch) {
-  // Fewer pixels do not pay for the tables. `binarynet bench gemm --shapes 24x4096x4096,24x1024x1024,...`,
-  // with
-  // --engine avx512_vpopcntdq beside: on a Zen 5 slices are ahead by 19 % and behind by 6 %; with 32 pixels
-  // ahead by 20 % and level.
-  constexpr int64_t kLeastPixels = 24;
-  return slices_possible(b) && batch * b.conv_h * b.conv_w >= kLeastPixels;
-}
-
-size_t slices_prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
-
-void slices_prepare(const Block& block, void* prepared) {
-  avx512_vpopcntdq::bits_prepare(block, prepared);
+void prepare(const Block& block, void* prepared) {
+  avx512_vpopcntdq::kBits.prepare(block, prepared);
   const Prepared p = carve_prepared(block, prepared);
   prepare_planes(block, p);
   prepare_bounds_planes(block, p);
 }
 
-int64_t slices_unit_count(const Block& block, int64_t batch) {
+int64_t unit_count(const Block& block, int64_t batch) {
   return slice_tiling(block, batch).tiles * slice_groups(block);
 }
 
-size_t slices_workspace_bytes(const Block& block, int64_t batch) {
+size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, slice_tiling(block, batch), nullptr).bytes;
 }
 
-void slices_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
-                int64_t unit_begin, int64_t unit_end, void* workspace) {
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
+         int64_t unit_begin, int64_t unit_end, void* workspace) {
   const int32_t groups = slice_groups(block);
   const Tiling tiling = slice_tiling(block, batch);
   const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
@@ -454,5 +436,28 @@ void slices_run(const Block& block, const void* prepared, const uint8_t* in, voi
     for (; unit < stop; ++unit) run_slice_group(job, static_cast<int32_t>(unit % groups));
   }
 }
+
+const Method kSlices = {"bit slices", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& b, int64_t batch) {
+  // Fewer pixels do not pay for the tables. `binarynet bench gemm --shapes 24x4096x4096,24x1024x1024,...`,
+  // with
+  // --engine avx512_vpopcntdq beside: on a Zen 5 slices are ahead by 19 % and behind by 6 %; with 32 pixels
+  // ahead by 20 % and level.
+  constexpr int64_t kLeastPixels = 24;
+  const bool few = batch * b.conv_h * b.conv_w < kLeastPixels;
+  return few ? avx512_vpopcntdq::kBits.method(b, batch) : kSlices;
+}
+
+}  // namespace
+
+bool slices_possible(const Block& b) {
+  if (b.input != BlockInput::bits || b.output != BlockOutput::bits) return false;
+  // Measured like kLeastPixels: with 448 of 512 lanes in use slices are ahead by 9 %, with 384 behind by 4 %.
+  const int64_t lanes = slice_groups(b) * int64_t{kSliceChannels};
+  return int64_t{b.out_c} * 8 >= lanes * 7;
+}
+
+const Engine kWideBits = {prepared_bytes, prepare, method};
 
 }  // namespace binarynet::avx512_vbmi

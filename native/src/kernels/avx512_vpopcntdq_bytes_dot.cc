@@ -8,13 +8,13 @@
 #include <cstring>
 
 #include "avx512_masks.h"
-#include "avx512_vpopcntdq_bytes.h"
+#include "avx512_vpopcntdq.h"
 #include "simd_classes.h"
 #include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
-namespace binarynet::avx512_vpopcntdq::dot {
+namespace binarynet::avx512_vpopcntdq {
 namespace {
 
 constexpr int32_t kStrip = 6;  // pixels that share the loads of weights
@@ -287,8 +287,6 @@ void run_channel_group(const Job& job, int32_t group) {
   finish_output(b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
-}  // namespace
-
 size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
 void prepare(const Block& block, void* prepared) {
@@ -308,7 +306,7 @@ size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, layout, make_tiling(block, batch, layout.channel_groups), nullptr).bytes;
 }
 
-void run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
          int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
@@ -324,4 +322,12 @@ void run(const Block& block, const void* prepared, const uint8_t* in, void* out,
   }
 }
 
-}  // namespace binarynet::avx512_vpopcntdq::dot
+const Method kMethod = {"dot products of bytes", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& /*block*/, int64_t /*batch*/) { return kMethod; }
+
+}  // namespace
+
+const Engine kByteProducts = {prepared_bytes, prepare, method};
+
+}  // namespace binarynet::avx512_vpopcntdq

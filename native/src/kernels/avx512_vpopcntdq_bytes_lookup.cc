@@ -17,14 +17,14 @@
 #include <cstring>
 
 #include "avx512_masks.h"
-#include "avx512_vpopcntdq_bytes.h"
+#include "avx512_vpopcntdq.h"
 #include "avx512_vpopcntdq_bytes_tables.h"
 #include "simd_classes.h"
 #include "simd_output.h"
 #include "simd_source.h"
 #include "simd_tiles.h"
 
-namespace binarynet::avx512_vpopcntdq::lookup {
+namespace binarynet::avx512_vpopcntdq {
 namespace {
 
 constexpr int32_t kMostChunks = 8;  // of a block
@@ -510,8 +510,6 @@ void run_tile(const Job& job, int32_t begin, int32_t end) {
   }
 }
 
-}  // namespace
-
 size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
 void prepare(const Block& block, void* prepared) {
@@ -532,7 +530,7 @@ size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, layout, make_byte_tiling(block, layout, batch), nullptr).bytes;
 }
 
-void run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
          int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_byte_tiling(block, layout, batch);
@@ -542,7 +540,7 @@ void run(const Block& block, const void* prepared, const uint8_t* in, void* out,
   for (int64_t unit = unit_begin; unit < unit_end;) {
     const int64_t stop = smaller(unit_end, (unit / layout.groups + 1) * layout.groups);
     const Tile tile = tile_at(block, tiling, unit / layout.groups);
-    const Job job = {block, layout, p, w, tile, in, out};
+    const Job job = {block, layout, p, w, tile, static_cast<const uint8_t*>(in), out};
     const int32_t groups = static_cast<int32_t>(stop - unit);
     const int32_t first = static_cast<int32_t>(unit % layout.groups);
     run_tile(job, first, first + groups);
@@ -550,4 +548,12 @@ void run(const Block& block, const void* prepared, const uint8_t* in, void* out,
   }
 }
 
-}  // namespace binarynet::avx512_vpopcntdq::lookup
+const Method kMethod = {"table look-ups of 5 and 6 pixels", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& /*block*/, int64_t /*batch*/) { return kMethod; }
+
+}  // namespace
+
+const Engine kByteLookups = {prepared_bytes, prepare, method};
+
+}  // namespace binarynet::avx512_vpopcntdq

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-namespace binarynet::avx512_vpopcntdq::lookup {
+namespace binarynet::avx512_vpopcntdq {
 namespace {
 
 constexpr int32_t kChunkTaps = 16;
@@ -102,4 +102,4 @@ class TableMaker {
 };
 
 }  // namespace
-}  // namespace binarynet::avx512_vpopcntdq::lookup
+}  // namespace binarynet::avx512_vpopcntdq

@@ -34,26 +34,34 @@ struct Block {
   const uint64_t* falling;    // [out_words]
 };
 
-// One row per instruction set. All functions are thread-safe; `prepared` is read-only after prepare().
-struct KernelSet {
-  const char* name;  // "portable", "avx2", ...: names instructions, not processors
-  // Bytes of the kernel's own weight layout, and the layout itself (64-byte aligned memory). Run when a
-  // session is created.
-  size_t (*prepared_bytes)(const Block&);
-  void (*prepare)(const Block&, void* prepared);
+// A way of computing a block, for some batches. All functions are thread-safe; `prepared` is only read.
+struct Method {
+  const char* name;  // a few words for people
   // Work is divided into units that threads take in contiguous ranges; the outputs of different units never
   // share a 64-bit word. unit_count may depend on the batch (a unit may be an image, some rows, a group of
   // 64 * n channels).
   int64_t (*unit_count)(const Block&, int64_t batch);
-  // Scratch bytes that one run() call with up to `units` units needs (64-byte aligned, contents undefined;
+  // Scratch bytes that one run() call needs, however many units it has (64-byte aligned, contents undefined;
   // null if 0).
-  size_t (*workspace_bytes)(const Block&, int64_t batch, int64_t units);
+  size_t (*workspace_bytes)(const Block&, int64_t batch);
   // in: uint8 or uint64 [batch, in_h, in_w, ...]; out: uint64, int32 or float32 [batch, out_h, out_w, ...].
   // No byte outside of these arrays may be read or written; padding bits of out are written as 0.
   void (*run)(const Block&, const void* prepared, const void* in, void* out, int64_t batch,
               int64_t unit_begin, int64_t unit_end, void* workspace);
-  // How a block of this shape is computed at this batch, in a few words for people; static storage.
-  const char* (*method)(const Block&, int64_t batch);
+};
+
+// Methods that start from the same layout of the weights: which one computes a block depends on the batch.
+struct Engine {
+  // Bytes of that layout, and the layout itself (64-byte aligned memory). Run when a session is created.
+  size_t (*prepared_bytes)(const Block&);
+  void (*prepare)(const Block&, void* prepared);
+  const Method& (*method)(const Block&, int64_t batch);
+};
+
+// One row per instruction set.
+struct KernelSet {
+  const char* name;  // "portable", "avx2", ...: names instructions, not processors
+  const Engine& (*engine)(const Block&);
 };
 
 extern const KernelSet kPortableKernels;

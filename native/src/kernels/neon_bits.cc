@@ -371,11 +371,9 @@ void run_channel_group(const Job& job, int32_t group) {
   finish_output(b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
-}  // namespace
+size_t prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
 
-size_t bits_prepared_bytes(const Block& block) { return carve_prepared(block, nullptr).bytes; }
-
-void bits_prepare(const Block& block, void* prepared) {
+void prepare(const Block& block, void* prepared) {
   const Prepared p = carve_prepared(block, prepared);
   prepare_weights(block, p.weights);
   prepare_classes(block, is_flat(block), p.classes);
@@ -385,17 +383,17 @@ void bits_prepare(const Block& block, void* prepared) {
   }
 }
 
-int64_t bits_unit_count(const Block& block, int64_t batch) {
+int64_t unit_count(const Block& block, int64_t batch) {
   const int32_t groups = channel_groups(block);
   return make_tiling(block, batch, groups).tiles * groups;
 }
 
-size_t bits_workspace_bytes(const Block& block, int64_t batch) {
+size_t workspace_bytes(const Block& block, int64_t batch) {
   return carve_workspace(block, make_tiling(block, batch, channel_groups(block)), nullptr).bytes;
 }
 
-void bits_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
-              int64_t unit_begin, int64_t unit_end, void* workspace) {
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
+         int64_t unit_begin, int64_t unit_end, void* workspace) {
   const int32_t groups = channel_groups(block);
   const Tiling tiling = make_tiling(block, batch, groups);
   const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
@@ -410,9 +408,16 @@ void bits_run(const Block& block, const void* prepared, const uint8_t* in, void*
   }
 }
 
-const char* bits_method(const Block& block, int64_t batch) {
+const Method kCounting = {"popcount of bytes", unit_count, workspace_bytes, run};
+const Method kLookups = {"table look-ups, pairs of pixels", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& block, int64_t batch) {
   const Tiling tiling = make_tiling(block, batch, channel_groups(block));
-  return most_pixels(block, tiling) <= kFewPixels ? "popcount of bytes" : "table look-ups, pairs of pixels";
+  return most_pixels(block, tiling) <= kFewPixels ? kCounting : kLookups;
 }
+
+}  // namespace
+
+const Engine kBits = {prepared_bytes, prepare, method};
 
 }  // namespace binarynet::neon

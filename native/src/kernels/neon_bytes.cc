@@ -316,31 +316,27 @@ void run_channel_group(const Job& job, int32_t group) {
   finish_output(b, job.flat, job.p.classes, job.tile, group, scratch, job.out);
 }
 
-}  // namespace
+size_t prepared_bytes(const Block& block) { return carve_prepared(block, make_layout(block), nullptr).bytes; }
 
-size_t bytes_prepared_bytes(const Block& block) {
-  return carve_prepared(block, make_layout(block), nullptr).bytes;
-}
-
-void bytes_prepare(const Block& block, void* prepared) {
+void prepare(const Block& block, void* prepared) {
   const Layout layout = make_layout(block);
   const Prepared p = carve_prepared(block, layout, prepared);
   prepare_weights(block, layout, p.weights);
   prepare_classes(block, is_flat(block), p.classes);
 }
 
-int64_t bytes_unit_count(const Block& block, int64_t batch) {
+int64_t unit_count(const Block& block, int64_t batch) {
   const Layout layout = make_layout(block);
   return make_table_tiling(block, layout, batch).tiles * layout.channel_groups;
 }
 
-size_t bytes_workspace_bytes(const Block& block, int64_t batch) {
+size_t workspace_bytes(const Block& block, int64_t batch) {
   const Layout layout = make_layout(block);
   return carve_workspace(block, layout, make_table_tiling(block, layout, batch), nullptr).bytes;
 }
 
-void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void* out, int64_t batch,
-               int64_t unit_begin, int64_t unit_end, void* workspace) {
+void run(const Block& block, const void* prepared, const void* in, void* out, int64_t batch,
+         int64_t unit_begin, int64_t unit_end, void* workspace) {
   const Layout layout = make_layout(block);
   const Tiling tiling = make_table_tiling(block, layout, batch);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
@@ -357,8 +353,12 @@ void bytes_run(const Block& block, const void* prepared, const uint8_t* in, void
   }
 }
 
-const char* bytes_method(const Block& /*block*/, int64_t /*batch*/) {
-  return "table look-ups, quads of taps";
-}
+const Method kMethod = {"table look-ups, quads of taps", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& /*block*/, int64_t /*batch*/) { return kMethod; }
+
+}  // namespace
+
+const Engine kBytes = {prepared_bytes, prepare, method};
 
 }  // namespace binarynet::neon

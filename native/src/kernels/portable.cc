@@ -254,7 +254,7 @@ void pooled_sums(const Block& b, const void* prepared, int64_t span, const void*
 // that a contiguous range of units keeps to the same weights.
 int64_t unit_count(const Block& b, int64_t batch) { return b.out_words * batch * b.out_h; }
 
-size_t workspace_bytes(const Block&, int64_t, int64_t) { return 0; }
+size_t workspace_bytes(const Block& /*block*/, int64_t /*batch*/) { return 0; }
 
 void run(const Block& b, const void* prepared, const void* in, void* out, int64_t batch, int64_t unit_begin,
          int64_t unit_end, void*) {
@@ -290,13 +290,19 @@ void run(const Block& b, const void* prepared, const void* in, void* out, int64_
   }
 }
 
-const char* method(const Block& b, int64_t) {
-  return b.input == BlockInput::bytes ? "masked additions of bytes" : "popcount by byte counters";
+const Method kCounting = {"popcount by byte counters", unit_count, workspace_bytes, run};
+const Method kAdding = {"masked additions of bytes", unit_count, workspace_bytes, run};
+
+const Method& method(const Block& b, int64_t /*batch*/) {
+  return b.input == BlockInput::bytes ? kAdding : kCounting;
 }
+
+const Engine kEngine = {prepared_bytes, prepare, method};
+
+const Engine& engine(const Block& /*block*/) { return kEngine; }
 
 }  // namespace
 
-const KernelSet kPortableKernels = {"portable", prepared_bytes, prepare, unit_count, workspace_bytes,
-                                    run,        method};
+const KernelSet kPortableKernels = {"portable", engine};
 
 }  // namespace binarynet

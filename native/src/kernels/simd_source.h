@@ -54,12 +54,12 @@ inline int64_t source_bytes(const Block& b, const Tiling& t, int64_t pixel_bytes
 }
 
 // `memory`: source_bytes() bytes.
-inline Source load_source(const Block& b, const Tile& tile, bool flat, const uint8_t* in, int64_t pixel_bytes,
+inline Source load_source(const Block& b, const Tile& tile, bool flat, const void* in, int64_t pixel_bytes,
                           int64_t align, uint8_t* memory) {
   Source s = describe_source(b, flat, tile.conv_rows, pixel_bytes, align);
   s.base = memory;
   if (flat) {
-    const uint8_t* from = in + tile.col * s.run_bytes;
+    const uint8_t* from = static_cast<const uint8_t*>(in) + tile.col * s.run_bytes;
     if (read_in_place(s)) {
       s.base = from;
       return s;
@@ -81,7 +81,8 @@ inline Source load_source(const Block& b, const Tile& tile, bool flat, const uin
         continue;
       }
       memset(memory, 0, static_cast<size_t>(left));
-      memcpy(memory + left, in + (image * b.in_h + y) * b.in_w * pixel_bytes, static_cast<size_t>(inside));
+      memcpy(memory + left, static_cast<const uint8_t*>(in) + (image * b.in_h + y) * b.in_w * pixel_bytes,
+             static_cast<size_t>(inside));
       memset(memory + left + inside, 0, static_cast<size_t>(s.run_stride - left - inside));
     }
   }

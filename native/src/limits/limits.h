@@ -11,7 +11,7 @@ namespace binarynet::limits {
 // The inner instructions of a kernel, on operands that never leave the registers and the first-level cache:
 // no tiles, no flushes, no results written. A kernel cannot be faster than its mix.
 struct Mix {
-  const char* method;  // of which kernels: what KernelSet::method() says
+  const char* method;  // of which kernels: Method::name
   int64_t macs;        // multiply-accumulates of a step
   // Returns steps * macs, counted bit by bit like a kernel does (weights are ones, activations zeros), while
   // steps <= kExactSteps; beyond, counters wrap.

@@ -112,16 +112,17 @@ void pack_conv_weights(const float* weights, int64_t out_c, int64_t in_c, int64_
 void convolve_bits(const Convolution& convolution, int32_t num_threads) {
   const int64_t batch = convolution.shape.batch;
   if (batch == 0) return;
-  const KernelSet& set = choose_kernels(nullptr);
   const Block block = block_of(convolution, num_threads);
-  const AlignedBuffer prepared(set.prepared_bytes(block));
-  set.prepare(block, prepared.data());
-  const int64_t kernel_units = set.unit_count(block, batch);
+  const Engine& engine = choose_kernels(nullptr).engine(block);
+  const AlignedBuffer prepared(engine.prepared_bytes(block));
+  engine.prepare(block, prepared.data());
+  const Method& method = engine.method(block, batch);
+  const int64_t kernel_units = method.unit_count(block, batch);
   const int64_t share = std::clamp<int64_t>(divide_up(kernel_units, 4 * int64_t{num_threads}), 1, 16);
-  parallel(num_threads, divide_up(kernel_units, share), set.workspace_bytes(block, batch, share),
+  parallel(num_threads, divide_up(kernel_units, share), method.workspace_bytes(block, batch),
            [&](int64_t unit, void* workspace) {
-             set.run(block, prepared.data(), convolution.signs, convolution.out, batch, unit * share,
-                     std::min(kernel_units, (unit + 1) * share), workspace);
+             method.run(block, prepared.data(), convolution.signs, convolution.out, batch, unit * share,
+                        std::min(kernel_units, (unit + 1) * share), workspace);
            });
 }
 

@@ -48,27 +48,28 @@ int64_t unit_size(int64_t count, int64_t most, int32_t num_threads) {
 class Weights {
  public:
   Weights(BlockInput input, const WeightBits& w, int32_t num_threads)
-      : set_(choose_kernels(nullptr)),
-        block_(dense_block(input, w, num_threads)),
-        prepared_(set_.prepared_bytes(block_)) {
-    set_.prepare(block_, prepared_.data());
+      : block_(dense_block(input, w, num_threads)),
+        engine_(choose_kernels(nullptr).engine(block_)),
+        prepared_(engine_.prepared_bytes(block_)) {
+    engine_.prepare(block_, prepared_.data());
   }
 
   // sums: int32 [batch, out_features].
   void multiply(const void* operands, int64_t batch, void* sums) const {
     const int32_t num_threads = block_.threads;
-    const int64_t kernel_units = set_.unit_count(block_, batch);
+    const Method& method = engine_.method(block_, batch);
+    const int64_t kernel_units = method.unit_count(block_, batch);
     const int64_t share = unit_size(kernel_units, 16, num_threads);
-    const size_t workspace = set_.workspace_bytes(block_, batch, share);
+    const size_t workspace = method.workspace_bytes(block_, batch);
     parallel(num_threads, divide_up(kernel_units, share), workspace, [&](int64_t unit, void* scratch) {
-      set_.run(block_, prepared_.data(), operands, sums, batch, unit * share,
-               std::min(kernel_units, (unit + 1) * share), scratch);
+      method.run(block_, prepared_.data(), operands, sums, batch, unit * share,
+                 std::min(kernel_units, (unit + 1) * share), scratch);
     });
   }
 
  private:
-  const KernelSet& set_;
   Block block_;
+  const Engine& engine_;
   AlignedBuffer prepared_;
 };
 
