@@ -36,6 +36,7 @@ AVX512 = "avx512_vpopcntdq"
 AVX512_BITS = "kernels/avx512_vpopcntdq_bits.cc"
 AVX512_DOT = "kernels/avx512_vpopcntdq_bytes_dot.cc"
 AVX512_LOOKUP = "kernels/avx512_vpopcntdq_bytes_lookup.cc"
+AVX512_STRIPS = "kernels/avx512_vpopcntdq_bytes_strips.h"
 AVX512_TABLES = "kernels/avx512_vpopcntdq_bytes_tables.h"
 VBMI = "avx512_vbmi"
 VBMI_SLICES = "kernels/avx512_vbmi_slices.cc"
@@ -204,7 +205,12 @@ MUTATIONS = (
     ),
     Mutation("AVX-512: a 16-bit bound wraps", AVX512_LOOKUP, "larger(bound, INT16_MIN)", "bound", AVX512),
     Mutation(
-        "AVX-512: a block starts anew in each pass", AVX512_LOOKUP, "begun = !call.first", "begun = false", AVX512
+        "AVX-512: a block starts anew in each pass",
+        AVX512_STRIPS,
+        "begun = !call.first",
+        "begun = false",
+        AVX512,
+        AVX512_LOOKUP,
     ),
     Mutation("AVX-512: sums out of order", AVX512_LOOKUP, "(even, high, odd)", "(odd, high, even)", AVX512),
     Mutation(
