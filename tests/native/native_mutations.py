@@ -232,7 +232,10 @@ MUTATIONS = (
     Mutation(
         "AVX-512: centred weights", CLASSES, "centred ? weights_sum", "centred ? -weights_sum", AVX512, AVX512_LOOKUP
     ),
-    Mutation("slices: a carry is lost", VBMI_SLICES, "*sum, c, 0xe8)", "*sum, c, 0xe0)", VBMI),
+    Mutation("slices: a carry is lost", VBMI_SLICES, "$0xe8, %3", "$0xe0, %3", VBMI),
+    Mutation("slices: a carry of three is lost", VBMI_SLICES, "sum, 0x74)", "sum, 0x70)", VBMI),
+    Mutation("slices: the last carry of 16 is lost", VBMI_SLICES, "planes[0], 0xb8)", "planes[0], 0xb0)", VBMI),
+    Mutation("slices: a sum that is not there yet", VBMI_SLICES, "step.fresh ? 0 : 0xff", "0xff", VBMI),
     Mutation("slices: a parity is not carried on", VBMI_SLICES, "first >> 63}", "first >> 62 & 1}", VBMI),
     Mutation("slices: pending carries are lost", VBMI_SLICES, "(pending & 1) != 0", "(pending & 2) != 0", VBMI),
     Mutation("slices: the levels are out of step", VBMI_SLICES, "ctzll(~", "ctzll(2 | ~", VBMI),

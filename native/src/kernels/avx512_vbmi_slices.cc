@@ -8,10 +8,10 @@
 //   - The carry of bits 2i and 2i + 1 depends on the weights and on q[2i - 1], q[2i], q[2i + 1] alone: 8
 //     vectors, in a table (avx512_vbmi_tables.cc) that is built once per tile and serves all of its pixels.
 // What is left is to add 32 looked-up carries per word of K, again by full adders, into the planes of weight
-// 2 to 64 (two words at a time, which halves their loads and stores): 32 loads and 78 operations for 64 * 512
-// bits, where counting each vector would take 192. With indices and moves that is 190 instructions: 24 cycles
-// where 8 start per cycle, and 33 to 35 measured on a Zen 5 (about 950 bits per cycle; tables, parities and
-// bounds come on top).
+// 2 to 64 (two words at a time, which halves their loads and stores): 32 loads and 75 operations for 64 * 512
+// bits, where counting each vector would take 192. With indices and moves that is 183 instructions: 23 cycles
+// where 8 start per cycle. A Zen 5 needs 30 to 32 (about 1050 bits per cycle; tables, parities and bounds
+// come on top), and 26 without any index: it starts 4 ternary operations per cycle only if operands are old.
 //
 // The carry of weight 128 is added to upper planes, lazily: level l adds its pending and its new carry every
 // 2^(l + 1) steps. At the end the count is compared with the bound bit by bit, for all channels at once, and
@@ -139,7 +139,7 @@ Workspace carve_workspace(const Block& b, const Tiling& tiling, void* memory) {
   w.parities = carver.take<uint64_t>((1 + kStepWords * steps_of(b)) * w.stride);
   w.parity = carver.take<uint8_t>(kPlaneBytes);
   w.tables = carver.take<uint8_t>(kStepWords * kAllTablesBytes);
-  w.level_bytes = pixels * 2 * kPlaneBytes;
+  w.level_bytes = (2 * pixels + 10) * kPlaneBytes;  // not all levels of a pixel in the same lines of a cache
   w.low = carver.take<uint8_t>(pixels * kLowPlanes * kPlaneBytes);
   w.levels = carver.take<uint8_t>(levels_of(b) * w.level_bytes);
   w.pool = carver.take<uint64_t>(has_pool(b) ? pixels * kGroupWords : 0);
@@ -188,10 +188,15 @@ void join_parities(const Source& source, int64_t words, const Workspace& w, int6
   }
 }
 
-// sum += b + c; returns the carry.
+// A full adder: sum += b + c; returns the carry. Written out because the compiler makes more copies.
 inline __attribute__((always_inline)) __m512i add(__m512i* sum, __m512i b, __m512i c) {
-  const __m512i carry = _mm512_ternarylogic_epi64(b, *sum, c, 0xe8);
-  *sum = _mm512_ternarylogic_epi64(*sum, b, c, 0x96);
+  __m512i carry;
+  __asm__ volatile(
+      "vmovdqa64 %2, %0\n\t"
+      "vpternlogq $0xe8, %3, %1, %0\n\t"
+      "vpternlogq $0x96, %3, %2, %1"
+      : "=&v"(carry), "+v"(*sum)
+      : "v"(b), "v"(c));
   return carry;
 }
 
@@ -215,42 +220,68 @@ struct Lookup {
   }
 };
 
+struct Added {
+  __m512i sum, carry;
+};
+
 // Counts in registers: planes of weight 2 to 64. The functions add the carries of adders [kAdder, kAdder + n)
-// and return a carry of weight 2 * n. Loads are written out because the compiler would add up addresses
-// elsewhere.
+// and return a carry of weight 2 * n. Three looked-up carries at a time are added to each other first: if
+// each waited for the sum before, a step would take 66 cycles for that alone, at two per operation. All is
+// volatile to keep the order, which fits the registers.
 struct Sums {
   __m512i planes[kLowPlanes];
 
   template <int kAdder>
-  inline __attribute__((always_inline)) __m512i add2(const Lookup& t) {
-    __m512i first;
-    __m512i differ;
+  static inline __attribute__((always_inline)) __m512i look_up(const Lookup& t) {
+    __m512i carry;
     __asm__ volatile("vmovdqa64 %c2(%1,%3), %0"
-                     : "=v"(first)
+                     : "=v"(carry)
                      : "r"(t.middle), "i"(Lookup::displacement<kAdder>()), "r"(t.row<kAdder>()));
-    __asm__ volatile("vpxorq %c3(%2,%4), %1, %0"
-                     : "=v"(differ)
-                     : "v"(first), "r"(t.middle), "i"(Lookup::displacement<kAdder + 1>()),
-                       "r"(t.row<kAdder + 1>()));
-    __m512i carry = _mm512_ternarylogic_epi64(first, differ, planes[0], 0xb8);  // differ ? plane : first
-    planes[0] = _mm512_xor_si512(planes[0], differ);
-    __asm__ volatile("" : "+v"(carry), "+v"(planes[0]));  // keep the order, which fits the registers
     return carry;
   }
   template <int kAdder>
-  inline __attribute__((always_inline)) __m512i add4(const Lookup& t) {
-    const __m512i first = add2<kAdder>(t);
-    return add(&planes[1], first, add2<kAdder + 2>(t));
+  static inline __attribute__((always_inline)) __m512i differ(const Lookup& t, __m512i other) {
+    __m512i result;
+    __asm__ volatile("vpxorq %c3(%2,%4), %1, %0"
+                     : "=v"(result)
+                     : "v"(other), "r"(t.middle), "i"(Lookup::displacement<kAdder>()), "r"(t.row<kAdder>()));
+    return result;
   }
   template <int kAdder>
-  inline __attribute__((always_inline)) __m512i add8(const Lookup& t) {
-    const __m512i first = add4<kAdder>(t);
-    return add(&planes[2], first, add4<kAdder + 4>(t));
+  static inline __attribute__((always_inline)) Added add3(const Lookup& t) {
+    const __m512i first = look_up<kAdder>(t);
+    const __m512i differ2 = differ<kAdder + 1>(t, first);
+    __m512i sum = differ<kAdder + 2>(t, differ2);
+    // differ2 ? third : first, with third = differ2 ^ sum
+    __m512i carry = _mm512_ternarylogic_epi64(first, differ2, sum, 0x74);
+    __asm__ volatile("" : "+v"(carry), "+v"(sum));
+    return {sum, carry};
+  }
+  // sum: one more carry of weight 2.
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add1(const Lookup& t, __m512i sum) {
+    const __m512i differs = differ<kAdder>(t, sum);
+    __m512i carry = _mm512_ternarylogic_epi64(sum, differs, planes[0], 0xb8);  // differs ? plane : sum
+    planes[0] = _mm512_xor_si512(planes[0], differs);
+    __asm__ volatile("" : "+v"(carry), "+v"(planes[0]));
+    return carry;
   }
   template <int kAdder>
   inline __attribute__((always_inline)) __m512i add16(const Lookup& t) {
-    const __m512i first = add8<kAdder>(t);
-    return add(&planes[3], first, add8<kAdder + 8>(t));
+    const Added a = add3<kAdder>(t);
+    const Added b = add3<kAdder + 3>(t);
+    const __m512i ab = add(&planes[0], a.sum, b.sum);
+    const __m512i fours1 = add(&planes[1], a.carry, b.carry);
+    const Added c = add3<kAdder + 6>(t);
+    const __m512i fours2 = add(&planes[1], ab, c.carry);
+    const __m512i eights1 = add(&planes[2], fours1, fours2);
+    const Added d = add3<kAdder + 9>(t);
+    const __m512i cd = add(&planes[0], c.sum, d.sum);
+    const __m512i fours3 = add(&planes[1], cd, d.carry);
+    const Added e = add3<kAdder + 12>(t);
+    const __m512i last = add1<kAdder + 15>(t, e.sum);
+    const __m512i fours4 = add(&planes[1], last, e.carry);
+    return add(&planes[3], eights1, add(&planes[2], fours3, fours4));
   }
   inline __attribute__((always_inline)) __m512i add_word(const Lookup& t) {
     const __m512i first = add16<0>(t);
@@ -271,32 +302,32 @@ struct Step {
   bool fresh;    // the last one of these has no sum yet
 };
 
-// kFirst: there are no counts yet.
-template <bool kFirst>
+// kFirst: there are no counts yet. kFull: step.full; kManyFull: any.
+constexpr int kManyFull = -1;
+template <bool kFirst, int kFull>
 __attribute__((noinline)) void add_words(const Step& step) {
   const uint64_t* before = step.before;
   const uint64_t* end = before + step.pixels;
-  const uint64_t* ahead = before + step.stride + 2;
-  const int64_t stride = step.stride;
+  const int64_t stride = step.stride * 8;
   const uint8_t* tables = step.tables + kAllTablesBytes / 2;
+  const uint8_t* tables2 = tables + kAllTablesBytes;
   uint8_t* low = step.low;
   uint8_t* levels = step.levels;
-  const int64_t level_bytes = step.level_bytes;
-  const int32_t full = step.full;
-  const int32_t with_sum = full - (step.fresh ? 1 : 0);
+  const int32_t full = kFull == kManyFull ? step.full : kFull;
+  const __mmask8 last_sum = step.fresh ? 0 : 0xff;
   __asm__ volatile("" ::: "memory");  // the tables, which are read by assembly
-  uint64_t first = ahead[-2];
-  uint64_t next_first = ahead[-1];
-  uint64_t second = ahead[stride - 2];
-  uint64_t next_second = ahead[stride - 1];
-  for (; before != end; ++before, ++ahead) {
+  uint64_t first = before[step.stride];
+  uint64_t next_first = before[step.stride + 1];
+  uint64_t second = before[step.stride * 2];
+  uint64_t next_second = before[step.stride * 2 + 1];
+  for (; before != end; ++before) {
     // Loads of 64 bytes take all load slots in program order: without reading ahead, indices come late.
     const Lookup lookup = {tables, first, *before >> 63};
-    const Lookup lookup2 = {tables + kAllTablesBytes, second, first >> 63};
+    const Lookup lookup2 = {tables2, second, first >> 63};
     first = next_first;
     second = next_second;
-    __asm__ volatile("movq (%1), %0" : "=r"(next_first) : "r"(ahead));
-    __asm__ volatile("movq (%1,%2,8), %0" : "=r"(next_second) : "r"(ahead), "r"(stride));
+    __asm__ volatile("movq 16(%1,%2), %0" : "=r"(next_first) : "r"(before), "r"(stride));
+    __asm__ volatile("movq 16(%1,%2,2), %0" : "=r"(next_second) : "r"(before), "r"(stride));
     Sums sums;
 #pragma GCC unroll 6
     for (int k = 0; k < kLowPlanes; ++k) {
@@ -308,8 +339,8 @@ __attribute__((noinline)) void add_words(const Step& step) {
     for (int k = 0; k < kLowPlanes; ++k) _mm512_store_si512(low + k * kPlaneBytes, sums.planes[k]);
     low += kLowPlanes * kPlaneBytes;
     uint8_t* level = levels;
-    for (int32_t l = 0; l < full; ++l, level += level_bytes) {
-      __m512i sum = _mm512_maskz_load_epi64(l < with_sum ? 0xff : 0, level);
+    for (int32_t l = 0; l < full; ++l, level += step.level_bytes) {
+      __m512i sum = _mm512_maskz_load_epi64(l + 1 < full ? 0xff : last_sum, level);
       carry = add(&sum, _mm512_load_si512(level + kPlaneBytes), carry);
       _mm512_store_si512(level, sum);
     }
@@ -388,7 +419,17 @@ void run_slice_group(const Job& job, int32_t group) {
     // Level l has a pending carry if bit l of the number of steps so far is 1.
     step.full = __builtin_ctzll(~static_cast<uint64_t>(number));
     step.fresh = number + 1 == int64_t{1} << step.full;
-    number == 0 ? add_words<true>(step) : add_words<false>(step);
+    if (number == 0) {
+      add_words<true, 0>(step);
+    } else if (step.full == 0) {
+      add_words<false, 0>(step);
+    } else if (step.full == 1) {
+      add_words<false, 1>(step);
+    } else if (step.full == 2) {
+      add_words<false, 2>(step);
+    } else {
+      add_words<false, kManyFull>(step);
+    }
     step.before += kStepWords * w.stride;
   }
   finish_pixels(job, group);
