@@ -82,8 +82,8 @@ EXPORTS = {
     "binarynet.fileformat": "FORMAT_VERSION PackedNetwork Section read read_with_sections to_bytes write",
     "binarynet.lowering": "Lowered fold_thresholds lower lower_checked pack probe torch_source",
     "binarynet.runtime": """
-        REFERENCE Difference Engine Model Prediction Session Source ValueCheck Verification check_engine engines load
-        verify""",
+        REFERENCE Difference Engine MethodRange Model Plan Prediction Session Source Step StepTime ValueCheck
+        Verification check_engine engines load method_ranges verify""",
     "binarynet.ops": """
         ap2 ap2_value approx_sign binarize_weight convolutions drop identity_sign noise_key products random_words
         round_to_ap2 sign stochastic_sign stochastic_weight swish_sign""",
