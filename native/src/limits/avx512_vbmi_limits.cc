@@ -14,8 +14,8 @@ constexpr int kAdders = 32;  // per word of K
 constexpr int kTableBytes = 8 * kRowBytes;
 constexpr int kPlanes = 8;  // of weight 2 to 256
 
-// One word of K for 512 channels: 32 looked-up carries of weight 2, added by full adders of two
-// operations. The three bits of each index are a rotation and a mask.
+// One word of K for 512 channels: 32 looked-up carries of weight 2, most of them added three at a time, then
+// all to the planes by full adders of two operations. The three bits of each index are a rotation and a mask.
 struct Slices {
   const uint8_t* tables;
   uint64_t parities;
@@ -34,16 +34,30 @@ struct Slices {
     planes[plane] = _mm512_ternarylogic_epi64(planes[plane], a, b, 0x96);
     return carried;
   }
-  // Adds the carries of adders [kFirst, kFirst + 2^(kLevel + 1)), returns one for the plane above.
-  template <int kFirst, int kLevel>
-  inline __attribute__((always_inline)) __m512i add() {
-    if constexpr (kLevel == 0) {
-      const __m512i a = _mm512_load_si512(carry<kFirst>());
-      return full_add(0, a, _mm512_load_si512(carry<kFirst + 1>()));
-    } else {
-      const __m512i a = add<kFirst, kLevel - 1>();
-      return full_add(kLevel, a, add<kFirst + (1 << kLevel), kLevel - 1>());
-    }
+  struct Added {
+    __m512i sum, carried;
+  };
+  template <int kAdder>
+  inline __attribute__((always_inline)) Added add3() const {
+    const __m512i a = _mm512_load_si512(carry<kAdder>());
+    const __m512i differ = _mm512_xor_si512(a, _mm512_load_si512(carry<kAdder + 1>()));
+    const __m512i sum = _mm512_xor_si512(differ, _mm512_load_si512(carry<kAdder + 2>()));
+    return {sum, _mm512_ternarylogic_epi64(a, differ, sum, 0x74)};  // differ ? third : first
+  }
+  // Adds the carries of adders [kAdder, kAdder + 16), returns one of weight 32.
+  template <int kAdder>
+  inline __attribute__((always_inline)) __m512i add16() {
+    const Added a = add3<kAdder>();
+    const Added b = add3<kAdder + 3>();
+    const __m512i ab = full_add(0, a.sum, b.sum);
+    const __m512i fours1 = full_add(1, a.carried, b.carried);
+    const Added c = add3<kAdder + 6>();
+    const __m512i eights1 = full_add(2, fours1, full_add(1, ab, c.carried));
+    const Added d = add3<kAdder + 9>();
+    const __m512i fours3 = full_add(1, full_add(0, c.sum, d.sum), d.carried);
+    const Added e = add3<kAdder + 12>();
+    const __m512i last = full_add(0, e.sum, _mm512_load_si512(carry<kAdder + 15>()));
+    return full_add(3, eights1, full_add(2, fours3, full_add(1, last, e.carried)));
   }
 };
 
@@ -64,7 +78,8 @@ int64_t add_slices(int64_t steps) {
 #pragma GCC unroll 2
     for (Slices& pixel : slices) {
       asm volatile("" : "+r"(pixel.tables), "+r"(pixel.parities) : : "memory");
-      __m512i carried = pixel.add<0, 4>();
+      const __m512i first = pixel.add16<0>();
+      __m512i carried = pixel.full_add(4, first, pixel.add16<16>());
 #pragma GCC unroll 3
       for (int i = 5; i < kPlanes; ++i) {
         const __m512i next = _mm512_and_si512(pixel.planes[i], carried);
