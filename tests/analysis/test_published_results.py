@@ -34,7 +34,8 @@ def test_tables_are_made_from_the_raw_data(made, folder):
 
 
 def test_a_changed_figure_is_noticed(made):
-    document = json.loads((FOLDERS[0] / "bench.json").read_text(encoding="utf-8"))
+    first_road = BENCHMARKS / "results" / "2026-11-23_first-road"
+    document = json.loads((first_road / "bench.json").read_text(encoding="utf-8"))
     text = made.with_tables(f"{made.BEGIN}{made.END}", document)
     document["networks"][0]["batches"][0]["rows"][0]["ms"]["median"] *= 2
     assert made.with_tables(text, document) != text
