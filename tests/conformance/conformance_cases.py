@@ -273,8 +273,52 @@ def _bits_inputs():
         yield Case(f"random bits graph {i}", lambda seed: random_graph(np.random.default_rng(seed), kind="bits"))
 
 
-def _one_layer(shape, out, seed):
-    """Bits in, bits out: a dense layer, or a 3x3 convolution with zero padding."""
+def _wide():
+    """Layers that are wide enough, or have rows enough, for the methods that kernels keep for large ones."""
+    for k, out, batch in (
+        (70, 448, 24),
+        (70, 512, 23),
+        (300, 520, 24),
+        (300, 512, 33),
+        (300, 960, 24),
+        (70, 1030, 33),
+        (130, 512, 130),
+        (300, 130, 101),
+        (300, 130, 270),
+        (1000, 130, 150),
+    ):
+        yield Case(
+            f"{batch} rows, one dense layer {k} to {out}",
+            lambda seed, k=k, o=out: _one_layer((k,), o, seed),
+            batch=batch,
+        )
+    for k, sizes, batch in ((20, (70, 512, 10), 33), (9, (300, 130, 10), 210), (30, (65, 1000, 3), 25)):
+        yield Case(f"{batch} rows, dense {sizes}", lambda seed, k=k, s=sizes: dense_net(k, s, seed), (k,), batch=batch)
+    for size, c, out, batch in (((5, 6), 70, 512, 2), ((4, 4), 130, 460, 3), ((6, 7), 100, 130, 4)):
+        pool = MaxPool("pool", "sums", Window((2, 2), (2, 2)))
+        yield Case(
+            f"{batch} images, one pooled convolution {size} {c} to {out}",
+            lambda seed, s=size, c=c, o=out, pool=pool: _one_layer((*s, c), o, seed, pool),
+            batch=batch,
+        )
+    for k, out in ((15, 130), (16, 100), (16, 112), (33, 300), (16, 111)):
+        for batch in (2, 35):
+            yield Case(
+                f"{batch} rows, first dense {k} to {out}",
+                lambda seed, k=k, o=out: dense_net(k, (o, 3), seed),
+                (k,),
+                batch=batch,
+            )
+    for c, out, stride in ((3, 112, 1), (3, 100, 1), (2, 130, 2), (3, 130, 3), (1, 130, 1)):
+        yield Case(
+            f"first conv 3x3 stride {stride} {c} to {out}",
+            lambda seed, c=c, o=out, s=stride: conv_net((7, 6), c, o, 3, seed, stride=s, padding=1, first=True),
+            (7, 6, c),
+        )
+
+
+def _one_layer(shape, out, seed, pool=None):
+    """Bits in, bits out: a dense layer, or a 3x3 convolution with zero padding, whose sums may be pooled."""
     rng = np.random.default_rng(seed)
     if len(shape) == 1:
         sums, bound = Dense("sums", "input", random_words(rng, (out,), shape[-1])), shape[-1]
@@ -282,7 +326,9 @@ def _one_layer(shape, out, seed):
         window = Window((3, 3), (1, 1), (1, 1))
         sums = Convolution("sums", "input", window, random_words(rng, (out, 3, 3), shape[-1]))
         bound = 9 * shape[-1]
-    return _one_op(shape, sums, random_threshold(rng, "sign", "sums", out, bound), kind="bits")
+    between = [] if pool is None else [pool]
+    threshold = random_threshold(rng, "sign", [sums, *between][-1].name, out, bound)
+    return _one_op(shape, sums, *between, threshold, kind="bits")
 
 
 def _whole():
@@ -295,4 +341,4 @@ def _whole():
     )
 
 
-CASES = [*_dense(), *_convolutions(), *_pools(), *_adversarial(), *_structures(), *_bits_inputs(), *_whole()]
+CASES = [*_dense(), *_convolutions(), *_pools(), *_adversarial(), *_structures(), *_bits_inputs(), *_wide(), *_whole()]
