@@ -7,6 +7,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -86,7 +87,8 @@ class Session {
     return results;
   }
 
-  // The time of each step, in nanoseconds, for each of `repeats` runs.
+  // The time of each step, in nanoseconds, for each of `repeats` runs. Runs can be long: they are made chunk
+  // by chunk, as a session divides them anyway, and Python's signals (Ctrl-C) are looked at between chunks.
   std::vector<std::vector<int64_t>> profile(nb::handle images, int64_t repeats) const {
     const Array array(images, "images", kElements[input_.type], input_.shape);
     std::vector<nb::object> results;
@@ -94,18 +96,16 @@ class Session {
     for (size_t i = 0; i < outputs_.size(); ++i) {
       results.push_back(new_array(i, array.length(0), &memory[i]));
     }
+    const int64_t batch = array.length(0);
+    const int64_t chunk = chunk_of(batch);
     std::vector<std::vector<int64_t>> times;
-    binarynet_status status = BINARYNET_OK;
-    const auto num_steps = static_cast<size_t>(binarynet_session_num_steps(session_));
-    {
-      const nb::gil_scoped_release released;
-      for (int64_t i = 0; i < repeats && status == BINARYNET_OK; ++i) {
-        times.emplace_back(num_steps, 0);
-        status = binarynet_session_profile(session_, array.data<void>(), array.length(0), memory.data(),
-                                           times.back().data(), num_steps);
+    for (int64_t i = 0; i < repeats; ++i) {
+      times.emplace_back(static_cast<size_t>(binarynet_session_num_steps(session_)), 0);
+      for (int64_t begin = 0; begin < batch; begin += chunk) {
+        profile_chunk(array, begin, std::min(chunk, batch - begin), memory, times.back());
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
       }
     }
-    check(status);
     return times;
   }
 
@@ -157,6 +157,28 @@ class Session {
             "value " + std::to_string(value) + " is no vector: it has rows and columns");
     }
     return {info, is_vector};
+  }
+
+  int64_t chunk_of(int64_t batch) const {
+    binarynet_plan plan;
+    std::vector<binarynet_step> steps(static_cast<size_t>(binarynet_session_num_steps(session_)));
+    check(binarynet_session_describe(session_, batch, &plan, steps.data(), steps.size()));
+    return plan.chunk;
+  }
+
+  // Adds to the time of each step. `memory`: of the whole batch's results.
+  void profile_chunk(const Array& images, int64_t begin, int64_t count, std::vector<void*> memory,
+                     std::vector<int64_t>& times) const {
+    for (size_t i = 0; i < memory.size(); ++i) {
+      memory[i] = static_cast<char*>(memory[i]) + begin * outputs_[i].bytes_per_image;
+    }
+    const char* const first = images.data<char>() + begin * input_.bytes_per_image;
+    binarynet_status status;
+    {
+      const nb::gil_scoped_release released;
+      status = binarynet_session_profile(session_, first, count, memory.data(), times.data(), times.size());
+    }
+    check(status);
   }
 
   nb::object new_array(size_t output, int64_t batch, void** data) const {

@@ -70,6 +70,16 @@ def test_times_of_every_step(run, convnet_file, monkeypatch):
         assert time["runs"] >= 5
 
 
+@pytest.mark.parametrize(("most", "runs"), [(1e-9, 1), (1e9, 5)])
+def test_long_runs_are_few(run, convnet_file, monkeypatch, most, runs):
+    monkeypatch.setattr("binarynet.cli._inspect_plan._SECONDS", 0.0)
+    monkeypatch.setattr("binarynet.cli._inspect_plan._MOST_SECONDS", most)
+    found = json.loads(run("inspect", "--plan", "--time", "--json", convnet_file).out)
+    assert {time["runs"] for time in found["times"]} == {runs}
+    words = f"median of {runs} run{'s' if runs > 1 else ''} over 1 image of noise"
+    assert words in run("inspect", "--plan", "--time", convnet_file).out
+
+
 def test_methods_that_depend_on_the_batch(run, convnet_file, monkeypatch):
     plan = Session.plan
 

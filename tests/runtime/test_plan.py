@@ -1,7 +1,9 @@
 """Plans: what a session says that it does at a batch, and the time of each step."""
 
 import json
+import signal
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -81,6 +83,35 @@ def test_profiles_time_every_step(engine, num_threads):
         assert len(time.nanoseconds) == 3
         assert min(time.nanoseconds) > 0
         assert time.median == sorted(time.nanoseconds)[1]
+
+
+@each_engine
+def test_profiles_go_through_every_chunk(engine):
+    graph = dense_graph()
+    session = Session(graph, taps=["input"], engine=engine, num_threads=1)
+    images = random_images(np.random.default_rng(0), 2500, graph.input.shape)
+    assert session.plan(2500).num_chunks == 3
+    few, many = session.profile(images[:2], repeats=3), session.profile(images, repeats=3)
+    assert all(min(b.nanoseconds) > min(a.nanoseconds) for a, b in zip(few, many, strict=True))
+
+
+@pytest.mark.parametrize(("batch", "repeats"), [(1_000_000, 1), (1, 1_000_000)])
+def test_profiles_can_be_interrupted(batch, repeats):
+    session = Session(dense_graph(k=1, hidden=20_000, classes=1), engine="portable", num_threads=1)
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    start = perf_counter()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            session.profile(np.zeros((batch, 1), np.uint8), repeats)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert perf_counter() - start < 2
 
 
 def test_what_cannot_be_profiled():
