@@ -90,7 +90,7 @@ Array::Array(nb::handle object, const char* name, char element, const std::vecto
              Access access) {
   const auto refuse = [&](const char* what) {
     raise(BINARYNET_INVALID_ARGUMENT, std::string(name) + ": expected a NumPy array " + dtype_name(element) +
-                                          " " + shape_text(shape) + ", got " + what + given_text(object));
+                                          " " + shape_text(shape) + ", got " + given_text(object) + what);
   };
   if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_STRIDES | PyBUF_FORMAT) != 0) {
     PyErr_Clear();
@@ -107,9 +107,9 @@ Array::Array(nb::handle object, const char* name, char element, const std::vecto
   if (same_shape && same_type && contiguous && aligned && allowed) return;
   PyBuffer_Release(&view_);
   refuse(!same_shape || !same_type ? ""
-         : !contiguous             ? "a not C-contiguous "
-         : !aligned                ? "an unaligned "
-                                   : "a read-only ");
+         : !contiguous             ? " that is not C-contiguous"
+         : !aligned                ? " that is not aligned"
+                                   : " that is read-only");
 }
 
 Array::~Array() { PyBuffer_Release(&view_); }

@@ -66,8 +66,8 @@ def test_images_are_checked() -> None:
         (good.astype(object), r"object \[4, 2, 3, 5\]"),
         (good[0], r"uint8 \[2, 3, 5\]"),
         (good.reshape(4, 3, 2, 5), r"uint8 \[4, 3, 2, 5\]"),
-        (np.zeros((4, 2, 3, 10), np.uint8)[..., ::2], "a not C-contiguous uint8"),
-        (np.asfortranarray(good), "a not C-contiguous uint8"),
+        (np.zeros((4, 2, 3, 10), np.uint8)[..., ::2], r"uint8 \[4, 2, 3, 5\] that is not C-contiguous"),
+        (np.asfortranarray(good), "that is not C-contiguous"),
         ([[[[1] * 5] * 3] * 2], "list"),
         (None, "NoneType"),
         (b"123", "bytes"),
@@ -88,8 +88,8 @@ def test_parameters_are_checked() -> None:
         (weights.astype(np.int64), "int64"),
         (weights[:2], r"uint64 \[2, 1, 1, 2\]"),
         (weights.astype(">u8"), ">u8"),
-        (np.zeros((3, 1, 1, 4), np.uint64)[..., ::2], "a not C-contiguous"),
-        (np.zeros(49, np.uint8)[1:].view(np.uint64).reshape(3, 1, 1, 2), "an unaligned uint64"),
+        (np.zeros((3, 1, 1, 4), np.uint64)[..., ::2], "that is not C-contiguous"),
+        (np.zeros(49, np.uint8)[1:].view(np.uint64).reshape(3, 1, 1, 2), r"uint64 \[3, 1, 1, 2\] that is not aligned"),
     ):
         with refused("INVALID_ARGUMENT", r"weights: expected a NumPy array uint64 \[3, 1, 1, 2\]", got):
             convolution(bad)

@@ -23,12 +23,15 @@ def read_only(array):
             lambda: training.pack_signs(ONES.astype(np.float64), False, True, ROWS, COLUMNS, 1),
             "values: expected .* float32",
         ),
-        (lambda: training.pack_signs(ONES.T, False, True, ROWS, COLUMNS, 1), "values: .* not C-contiguous"),
+        (lambda: training.pack_signs(ONES.T, False, True, ROWS, COLUMNS, 1), "values: .* that is not C-contiguous"),
         (
             lambda: training.pack_signs(ONES, False, True, ROWS[:, :1], COLUMNS, 1),
             r"by_row: expected .* uint64 \[3, 2\]",
         ),
-        (lambda: training.pack_signs(ONES, False, True, read_only(ROWS), None, 1), "by_row: .* a read-only uint64"),
+        (
+            lambda: training.pack_signs(ONES, False, True, read_only(ROWS), None, 1),
+            r"by_row: .* uint64 \[.*\] that is read-only",
+        ),
         (lambda: training.pack_signs(ONES, False, True, None, COLUMNS[:, :4], 1), r"by_column: .* \[1, 5, 4, 16\]"),
         (lambda: training.multiply_bits(ROWS, None, ROWS, 200, ONES, 1), r"a: expected .* uint64 \[n, 4\]"),
         (lambda: training.multiply_bits(ROWS, ROWS[:2], ROWS, 70, ONES, 1), r"a_strict: expected .* \[3, 2\]"),

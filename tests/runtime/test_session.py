@@ -4,11 +4,12 @@ import copy
 import gc
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
 
-from binarynet.errors import ShapeError, UsageError
+from binarynet.errors import BinaryNetError, ShapeError, UsageError
 from binarynet.graph import Affine, Dense, Graph, GraphBuilder, Input, evaluate
 from binarynet.runtime import Session, engines
 from random_graphs import dense_graph, image_graph, random_images, random_inputs, random_threshold, random_words
@@ -273,6 +274,9 @@ def test_results_go_where_they_are_wanted(engine, batch):
         np.zeros((5, 1, 1, 10), np.float32),
         np.zeros((5, 20), np.float32)[:, ::2],
         np.broadcast_to(np.float32(0), (5, 10)),
+        memoryview(np.zeros((5, 10), np.float32)),
+        np.ma.masked_array(np.zeros((5, 10), np.float32)),
+        [[0.0] * 10] * 5,
         [0.0],
     ],
 )
@@ -282,12 +286,56 @@ def test_wrong_memory_for_results_is_refused(engine, out):
         Session(graph, engine=engine).run(images_for(graph), out=out)
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "reference"])
+@each_engine
 def test_results_may_not_overwrite_the_images(engine):
     session = Session(bits_graph(128, 128), engine=engine)
     bits = random_inputs(np.random.default_rng(1), 6, session.graph)
     with pytest.raises(UsageError, match="out: expected memory of its own, it overlaps the images"):
         session.run(bits[:5], out=bits[1:])
+    with pytest.raises(UsageError, match="out: expected memory of its own, it overlaps the images"):
+        session.run(bits[::2], out=bits[:3])
+    empty = bits[:0]
+    assert session.run(empty, out=empty) is empty
+
+
+@each_engine
+def test_masks_are_refused_and_not_ignored(engine):
+    images = images_for(dense_graph())
+    masked = np.ma.masked_array(images, mask=images > 100)
+    with pytest.raises(
+        ShapeError, match=r"images: expected a NumPy array .* without a mask, got MaskedArray; .*filled"
+    ):
+        Session(dense_graph(), engine=engine).run(masked)
+
+
+@each_engine
+def test_other_subclasses_are_arrays(engine):
+    class Named(np.ndarray):
+        pass
+
+    session = Session(dense_graph(), engine=engine)
+    images = images_for(session.graph)
+    expected = session.run(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # np.matrix
+        matrix = np.matrix(images)
+    for given in (matrix, matrix[::-1][::-1], images.view(Named)):
+        got = session.run(given)
+        assert type(got) is np.ndarray
+        assert np.array_equal(got, expected)
+    out = np.zeros_like(expected).view(Named)
+    assert session.run(images, out=out) is out
+    assert np.array_equal(out, expected)
+
+
+@each_engine
+def test_batches_beyond_memory_are_named(engine):
+    builder = GraphBuilder()
+    session = Session(builder.finish(builder.add(Input("input", (1 << 20,)))), engine=engine)
+    many = np.broadcast_to(np.zeros((1, 1 << 20), np.uint8), (1 << 31, 1 << 20))  # beyond any address space
+    for ask in (session.run, session.profile) if engine != "reference" else (session.run,):
+        with pytest.raises(BinaryNetError, match=r"images: 2,147,483,648 of uint8 \[1048576\], .* GiB .*fewer of them"):
+            ask(many)
 
 
 def test_python_arrays_of_other_kinds_are_refused():

@@ -45,7 +45,7 @@ def check_images(graph: Graph, images: Array) -> None:
     """Refuse what is no batch of inputs of the graph: uint8 ``[n, *shape]``, or uint64 ``[n, ..., words(c)]``.
 
     Raises:
-        ShapeError: wrong dtype or shape.
+        ShapeError: wrong dtype or shape, or a masked array: no engine knows of masks.
         UsageError: padding bits of packed bits that are not 0.
     """
     bits = graph.input.kind == "bits"
@@ -54,6 +54,11 @@ def check_images(graph: Graph, images: Array) -> None:
     expected = f"{dtype} [n, {_join(shape)}]"
     if not isinstance(images, np.ndarray):
         raise ShapeError(f"images: expected a NumPy array {expected}, got {type(images).__name__}")
+    if isinstance(images, np.ma.MaskedArray):
+        raise ShapeError(
+            f"images: expected a NumPy array {expected} without a mask, got {type(images).__name__}; put values where "
+            "there are none (images.filled(0))"
+        )
     if images.dtype != dtype:
         raise ShapeError(
             f"images: expected packed bits {expected}, got {images.dtype}; binarynet.encoding.pack_bits packs them"
@@ -85,6 +90,7 @@ def evaluate(graph: Graph, images: Array, values: Iterable[str] | None = None) -
         name to array, batch first, in the layout of :mod:`binarynet.graph.ir` (bits as packed words).
     """
     check_images(graph, images)
+    images = np.asarray(images)  # np.matrix and the like mean other things by the same operations
     wanted = [graph.output] if values is None else list(values)
     for name in wanted:
         graph.node(name)

@@ -98,6 +98,8 @@ class Model:
     def _batched(self, images: Array) -> Array:
         shape = self.input_shape
         if isinstance(images, np.ndarray):
+            if type(images) is not np.ndarray and not isinstance(images, np.ma.MaskedArray):
+                images = np.asarray(images)  # an np.matrix keeps two axes
             if images.shape == shape:
                 return images[np.newaxis]
             if shape[-1] == 1 and len(shape) == images.ndim == 3 and images.shape[1:] == shape[:2]:

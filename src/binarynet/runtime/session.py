@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 MAX_THREADS = 1024
 """Most threads that a session takes, as in the native core."""
 _MOST = 1 << 31
+_ARRAY = np.ndarray
 
 
 class Session:
@@ -104,6 +105,7 @@ class Session:
         Raises:
             ShapeError: wrong dtype or shape of the images.
             UsageError: padding bits of packed bits that are not 0; an ``out`` that is not what it should be.
+            BinaryNetError: images or results that do not fit into memory.
         """
         return self._arrays(images, out)[0]
 
@@ -129,16 +131,17 @@ class Session:
 
     def profile(self, images: Array, repeats: int = 10) -> tuple[StepTime, ...]:
         """Wall-clock time of each step, in order, over so many runs one after the other (the first ones of a session
-        find cold caches). The clock is read around each step, natively; other runs are not slowed down by it.
+        find cold caches). The clock is read around each step, natively; other runs are not slowed down by it. Signals
+        are handled between chunks: Ctrl-C ends it.
 
         Raises:
             UsageError: no images, ``repeats`` below 1, or the reference, which has no steps; else as :meth:`run`.
         """
         native = self._planned()
         repeats = _checked_count("repeats", repeats)
-        check_images(self.graph, images)
-        steps = self.plan(len(images)).steps
-        with _translated_errors():
+        with _named_memory(images), _translated_errors():
+            check_images(self.graph, images)
+            steps = self.plan(len(images)).steps
             times = native.profile(_plain(images), repeats)
         return tuple(
             StepTime(step, nanoseconds) for step, nanoseconds in zip(steps, zip(*times, strict=True), strict=True)
@@ -147,17 +150,25 @@ class Session:
     def _arrays(self, images: Array, out: Array | None) -> list[Array]:
         """Result and taps. The native core checks what it is given; where it refuses, the reason is looked for here."""
         native = self._native
-        if native is None:
-            arrays = list(evaluate(self.graph, images, self._values).values())
-            return arrays if out is None else [_copied(arrays[0], out), *arrays[1:]]
-        if type(images) is not np.ndarray:
-            check_images(self.graph, images)
+        if native is None or type(images) is not _ARRAY or (out is not None and type(out) is not _ARRAY):
+            return self._checked_arrays(images, out)
         try:
             return native.run(images, out)  # type: ignore[no-any-return]
-        except RuntimeError:  # NativeError, whose module is not imported without need
+        except (RuntimeError, MemoryError):  # NativeError, whose module is not imported without need
+            return self._checked_arrays(images, out)
+
+    def _checked_arrays(self, images: Array, out: Array | None) -> list[Array]:
+        """As :meth:`_arrays`, everything checked here and the same for all engines. Of what is right but not contiguous
+        or not aligned, a copy is taken."""
+        with _named_memory(images):
             check_images(self.graph, images)
-        with _translated_errors():  # of what is right but not contiguous or not aligned, a copy
-            return native.run(_plain(images), out)  # type: ignore[no-any-return]
+            if out is not None:
+                _check_out(images, out)
+            if self._native is not None:
+                with _translated_errors():
+                    return self._native.run(_plain(images), out)  # type: ignore[no-any-return]
+            arrays = list(evaluate(self.graph, _plain(images), self._values).values())
+            return arrays if out is None else [_copied(arrays[0], out), *arrays[1:]]
 
     def _planned(self) -> Any:
         if self._native is None:
@@ -195,15 +206,35 @@ def _checked_count(name: str, number: Any) -> int:
     return count
 
 
+def _check_out(images: Array, out: Any) -> None:
+    """Refuses memory that no engine should write to."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise UsageError(f"out: expected a NumPy array without a mask, got {type(out).__name__}")
+    if np.may_share_memory(images, out):
+        raise UsageError("out: expected memory of its own, it overlaps the images")
+
+
 def _copied(result: Array, out: Array) -> Array:
     """``out`` with the values of ``result``; refuses what the native core refuses."""
-    if not isinstance(out, np.ndarray) or (out.dtype, out.shape) != (result.dtype, result.shape):
-        given = f"{out.dtype} {list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
+    if (out.dtype, out.shape) != (result.dtype, result.shape):
+        given = f"{out.dtype} {list(out.shape)}"
         raise UsageError(f"out: expected a NumPy array {result.dtype} {list(result.shape)}, got {given}")
     if not out.flags.carray:
         raise UsageError("out: expected an array that is C-contiguous, aligned and may be written")
-    np.copyto(out, result)
+    np.copyto(np.asarray(out), result)
     return out
+
+
+@contextmanager
+def _named_memory(images: Array) -> Iterator[None]:
+    """Says what was asked for where memory does not suffice."""
+    try:
+        yield
+    except MemoryError:
+        raise BinaryNetError(
+            f"images: {len(images):,} of {images.dtype} {list(images.shape[1:])}, {images.nbytes / 2**30:,.1f} GiB "
+            "altogether, do not fit into memory with their results; run fewer of them at a time"
+        ) from None
 
 
 @contextmanager
@@ -259,5 +290,5 @@ def _add(native: Any, node: Node, index: dict[str, int]) -> int:
 
 
 def _plain(array: Array) -> Array:
-    """Contiguous and aligned: a graph made by hand may hold any view."""
-    return np.require(array, requirements=("C", "A"))
+    """Contiguous, aligned and of no subclass: a graph made by hand may hold any view."""
+    return np.require(np.asarray(array), requirements=("C", "A"))
