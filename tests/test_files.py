@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from binarynet.errors import DataError
-from binarynet.files import whole_file, write_whole
+from binarynet.files import require_writable, whole_file, write_whole
 
 
 def names(directory):
@@ -95,6 +95,23 @@ def test_a_directory_without_permission_is_named(tmp_path, not_root):
         write_whole(tmp_path / "model.bnn", b"x")
     assert names(tmp_path) == []
     tmp_path.chmod(0o700)
+
+
+def test_what_can_be_written_is_known_beforehand(tmp_path, not_root):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "old").write_bytes(b"old")
+    for name in ("old", "new"):
+        require_writable(tmp_path / name)
+    with pytest.raises(DataError, match="directory: cannot be written: it is not a regular file"):
+        require_writable(tmp_path / "directory")
+    with pytest.raises(DataError, match="x: cannot be written: No such file or directory"):
+        require_writable(tmp_path / "missing" / "x")
+    tmp_path.chmod(0o500)
+    with not_root(), pytest.raises(DataError, match="new: cannot be written: Permission denied"):
+        require_writable(tmp_path / "new")
+    tmp_path.chmod(0o700)
+    assert names(tmp_path) == ["directory", "old"]
+    assert (tmp_path / "old").read_bytes() == b"old"
 
 
 def test_the_longest_names_work(tmp_path):

@@ -24,15 +24,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         DataError: the directory is missing, not writable or full, or ``path`` is a directory or device.
     """
     target = Path(path)
-    try:
-        if target.exists() and not target.is_file():  # as root, a rename would take the place of /dev/null
-            raise DataError(f"{target}: cannot be written: it is not a regular file")
-        temporary = target.with_name(f".{target.name[:32]}.{secrets.token_hex(6)}.tmp")
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written: {_reason(error)}") from None
-    except ValueError as error:  # a name with a null byte
-        raise DataError(f"{str(target)!r}: cannot be written: {error}") from None
+    temporary = _empty_beside(target)
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -44,10 +36,33 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """For work that takes long before its result is written: what can be known beforehand. Leaves nothing behind.
+
+    Raises:
+        DataError: the directory is missing or not writable, or ``path`` is a directory or device.
+    """
+    _empty_beside(Path(path)).unlink(missing_ok=True)
+
+
 def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write bytes (or text, as UTF-8) to ``path``, whole or not at all; DataError where that fails."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _empty_beside(target: Path) -> Path:
+    """A new file under a temporary name in the directory of ``target``; DataError where there can be none."""
+    try:
+        if target.exists() and not target.is_file():  # as root, a rename would take the place of /dev/null
+            raise DataError(f"{target}: cannot be written: it is not a regular file")
+        temporary = target.with_name(f".{target.name[:32]}.{secrets.token_hex(6)}.tmp")
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written: {_reason(error)}") from None
+    except ValueError as error:  # a name with a null byte
+        raise DataError(f"{str(target)!r}: cannot be written: {error}") from None
+    return temporary
 
 
 def _reason(error: OSError) -> str:

@@ -239,46 +239,48 @@ def figure3(
     from binarynet.cli._benching.measuring import shown
     from binarynet.cli._benching.parties import timed_engines
 
-    if picture_kind is not None:
-        from binarynet.analysis.pictures import render  # before minutes of measuring: matplotlib may be absent
+    if out is not None:  # before minutes of measuring: neither may work
+        from binarynet.analysis.pictures import render
+        from binarynet.files import require_writable, write_whole
+
+        require_writable(out)
     engine_name = timed_engines(engine)[0]
     network = _network_with_images(model, data, dataset) if model is not None else None
     machine = conditions(threads)
     console, notes = stdout(), stderr()
     with shown(notes, notes.is_terminal) as progress:
         found = measuring.measure(size, network, engine_name, threads, seconds, progress)
-    if out is not None and picture_kind is not None:
-        from binarynet.files import write_whole
-
-        figure = figure3_shown.picture(found, machine["processor"], threads).figure
-        write_whole(out, render(figure, picture_kind))
     if json:
         print_json(figure3_shown.to_dict(document.conditions("figure3", machine, threads, seconds), found))
-        return
-    text.print_processor(console, machine, threads)
-    figure3_shown.print_figure(console, found, clock_name(threads))
-    if out is not None:
-        console.print(f"\ndrawn: {out}", markup=False, soft_wrap=True)
+    else:
+        text.print_processor(console, machine, threads)
+        figure3_shown.print_figure(console, found, clock_name(threads))
+    if out is not None and picture_kind is not None:
+        figure = figure3_shown.picture(found, machine["processor"], threads).figure
+        write_whole(out, render(figure, picture_kind))
+        if not json:
+            console.print(f"\ndrawn: {out}", markup=False, soft_wrap=True)
 
 
 def _picture_kind(out: Path | None) -> Literal["png", "svg"] | None:
     suffixes: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     if out is None:
         return None
-    if out.suffix not in suffixes:
+    if out.suffix.lower() not in suffixes:
         raise UsageError(f"--out {out}: expected a name that ends in .png or .svg")
-    return suffixes[out.suffix]
+    return suffixes[out.suffix.lower()]
 
 
 def _network_with_images(path: Path, data: Path | None, dataset: str | None) -> Figure3Network:
     import binarynet
-    from binarynet.cli._benching.figure3 import Figure3Network
+    from binarynet.cli._benching.figure3 import Figure3Network, FloatLayers
     from binarynet.cli._networks import require_file
     from binarynet.cli._packed import load_data
 
     require_file(path)
     model = binarynet.load(path)
-    return Figure3Network(str(path), model.network.graph, load_data(model, path, dataset, data).test)
+    layers = FloatLayers(model.network.graph)  # refuses other networks before their images are fetched
+    return Figure3Network(str(path), layers, load_data(model, path, dataset, data).test)
 
 
 def group(wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.Typer:

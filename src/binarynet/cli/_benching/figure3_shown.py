@@ -10,13 +10,12 @@ from rich.text import Text
 
 from binarynet.analysis.paper import MLP_SPEEDUP, PRODUCT_SPEEDUP
 from binarynet.cli._benching.figure3 import Bar, Figure3, Figure3Network
-from binarynet.cli._benching.text import times
+from binarynet.cli._benching.text import figure, times
 from binarynet.cli._console import percent, plain_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from binarynet.analysis import Spread
     from binarynet.analysis.pictures._style import Picture
 
 KERNELS = {
@@ -26,7 +25,8 @@ KERNELS = {
     "xnor, packing": "XNOR kernel, both operands packed first",
 }
 NOTES = (
-    "time: {clock} for the whole task, median over the rounds; XNOR is faster: median of the ratios within each round. "
+    "time: {clock} for the whole task, median over the rounds; XNOR is faster: median of the ratios within each round; "
+    "with packing: the same where XNOR packs both operands first. "
     "Where not all rows were timed, the time is scaled to all of them. The product's operands are +1 and -1, its sums "
     "come out as int32; everybody's results were compared and are equal. The paper's times include packing both "
     "operands, weights too, at every call. The network goes from 8-bit images to scores; its first layer is 8-bit for "
@@ -58,6 +58,7 @@ def _kernels(bars: tuple[Bar, ...]) -> list[dict[str, Any]]:
             "library": bar.library,
             "seconds": asdict(bar.seconds),
             "xnor_is_faster": asdict(bar.speedup),
+            "xnor_with_packing_is_faster": asdict(bar.speedup_packing) if bar.speedup_packing is not None else None,
             "rows_timed": bar.rows,
             "wrong": bar.wrong,
         }
@@ -76,20 +77,25 @@ def print_figure(console: Console, found: Figure3, clock: str) -> None:
 
 
 def _print(console: Console, title: str, bars: tuple[Bar, ...], images: int) -> None:
-    columns = ("time, s", "range", "XNOR is faster", "rows timed", *(("error",) if images else ()))
+    columns = ("time, s", "range", "XNOR is faster", "error" if images else "with packing", "rows timed")
     table = plain_table(title, "by", *columns, right=columns)
     for bar in bars:
         cells = [
             f"{bar.seconds.median:.3g}",
             f"{bar.seconds.low:.3g} - {bar.seconds.high:.3g}",
             "1" if bar.kernel == "xnor" else times(bar.speedup.median),
+            percent(bar.wrong / images) if bar.wrong is not None else _with_packing(bar),
             "all" if bar.rows is None else f"{bar.rows:,}, scaled",
         ]
-        if bar.wrong is not None:
-            cells.append(percent(bar.wrong / images))
         table.add_row(Text(KERNELS[bar.kernel], style="bold" if bar.kernel == "xnor" else ""), bar.library, *cells)
     console.print()
     console.print(table)
+
+
+def _with_packing(bar: Bar) -> str:
+    if bar.speedup_packing is None:
+        return ""
+    return "1" if bar.kernel == "xnor, packing" else times(bar.speedup_packing.median)
 
 
 def picture(found: Figure3, processor: str, threads: int) -> Picture:
@@ -99,45 +105,66 @@ def picture(found: Figure3, processor: str, threads: int) -> Picture:
 
     size = found.size
     paper = PRODUCT_SPEEDUP
-    panels = [
-        Panel(
-            f"Product {size} x {size} x {size}",
-            "seconds",
-            _columns(found.product),
-            f"paper, GTX 750: {paper['baseline']:.0f}x, {paper['blas']:g}x",
-        )
+    columns, unit = _columns(found.product)
+    notes = [
+        "in brackets: how much faster XNOR + packing is",
+        f"paper, GTX 750, packing included: {paper['baseline']:.0f}x, {paper['blas']:g}x",
+        *_scaled(found.product, size),
     ]
+    panels = [Panel(f"Product {size} x {size} x {size}", unit, columns, "\n".join(notes))]
     if found.network is not None:
         images = len(found.network.split)
         count = f"{images:,} images"
-        panels.append(
-            Panel(
-                f"Network {_widths(found.network)}",
-                f"seconds for {count}",
-                _columns(found.mlp),
-                f"paper, GTX 750: {MLP_SPEEDUP['baseline']:.0f}x",
-            )
-        )
+        columns, unit = _columns(found.mlp)
+        notes = [
+            "in brackets: how much faster XNOR is, weights packed",
+            f"paper, GTX 750, packing included: {MLP_SPEEDUP['baseline']:.0f}x",
+            *_scaled(found.mlp, images),
+        ]
+        panels.append(Panel(f"Network {_widths(found.network)}", f"{unit} for {count}", columns, "\n".join(notes)))
         panels.append(Panel("Test error", f"% of {count}", tuple(_errors(found.mlp, images))))
     plural = "" if threads == 1 else "s"
-    scaled = " (part of the rows timed, scaled)" if any(bar.rows for bar in (*found.product, *found.mlp)) else ""
     footnote = (
-        f"baseline: plain float32, one dot product after the other, without BLAS{scaled}. float BLAS: "
-        f"{found.product[1].library}.\nXNOR: {found.product[2].library}, operands packed. In brackets: how many times "
-        "faster XNOR is. All give the same integers and scores."
+        "baseline: plain float32, one dot product after the other, without BLAS. float BLAS: "
+        f"{found.product[1].library}. XNOR: {found.product[2].library}; packing: of both operands, at every call. All "
+        "give the same integers and scores."
     )
     return draw(panels, f"The paper's Figure 3 on {processor}, {threads} thread{plural}", footnote)
 
 
-def _columns(bars: tuple[Bar, ...]) -> tuple[Any, ...]:
+def _scaled(bars: tuple[Bar, ...], rows: int) -> list[str]:
+    """What is to be said of bars that were timed in part."""
+    return [f"{bar.kernel}: {bar.rows:,} of {rows:,} rows timed, scaled" for bar in bars if bar.rows is not None]
+
+
+def _columns(bars: tuple[Bar, ...]) -> tuple[tuple[Any, ...], str]:
+    """Their heights in one unit, which is named."""
     from binarynet.analysis.pictures.figure3 import Column
 
-    return tuple(Column(bar.kernel, bar.seconds.median, _above(bar.kernel, bar.seconds, bar.speedup)) for bar in bars)
+    _, unit, in_seconds = _unit(max(bar.seconds.median for bar in bars))
+    return tuple(Column(bar.kernel, bar.seconds.median / in_seconds, _above(bar)) for bar in bars), unit
 
 
-def _above(kernel: str, seconds: Spread, speedup: Spread) -> str:
-    ratio = "" if kernel.startswith("xnor") else f"\n({times(speedup.median)}x)"
-    return f"{seconds.median:.3g} s{ratio}"
+def _above(bar: Bar) -> str:
+    """Its time; beside floats, how many times faster XNOR is, which packs first wherever that was measured."""
+    time = duration(bar.seconds.median)
+    if bar.kernel.startswith("xnor"):
+        return time
+    speedup = bar.speedup if bar.speedup_packing is None else bar.speedup_packing
+    return f"{time}\n({times(speedup.median)}x)"
+
+
+def duration(seconds: float) -> str:
+    """Three significant digits: 95.1 us, 1.52 ms, 3.06 s."""
+    short, _, in_seconds = _unit(seconds)
+    return f"{figure(seconds / in_seconds)} {short}"
+
+
+def _unit(seconds: float) -> tuple[str, str, float]:
+    """The unit for a time: short, in full, in seconds."""
+    if seconds >= 1:
+        return "s", "seconds", 1.0
+    return ("ms", "milliseconds", 1e-3) if seconds >= 1e-3 else ("us", "microseconds", 1e-6)
 
 
 def _errors(bars: tuple[Bar, ...], images: int) -> Iterator[Any]:
