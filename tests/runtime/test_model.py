@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -81,6 +82,12 @@ def test_grey_images_may_leave_out_their_channel():
     assert np.array_equal(model.scores(images[..., 0]), expected)
     assert np.array_equal(model.scores(images[0]), expected[:1])
     assert np.array_equal(model.scores(images[0, ..., 0]), expected[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # np.matrix, which keeps two axes
+        matrix = np.matrix(images[0, ..., 0])
+    assert np.array_equal(model.scores(matrix), expected[:1])
+    with pytest.raises(ShapeError, match="without a mask, got MaskedArray"):
+        model.scores(np.ma.masked_array(images[0, ..., 0]))
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (2, 6, 5), (6, 5, 3, 1), (3, 6, 5), (2, 3, 6, 5), (0,), ()])
