@@ -168,10 +168,12 @@ def _limits_line(limits: dict[str, Any]) -> str:
         f"; {port['engine']} {port['macs_per_cycle']['median']:.0f} MAC/cycle ({port['method']})"
         for port in limits["ports"]
     )
-    return (
-        f"Limits: {limits['clock_ghz']['median']:.2f} GHz{ports}; {limits['read_bytes'] / 1e6:.3g} MB read at "
-        f"{limits['read_bytes_per_cycle']['median']:.1f} bytes/cycle."
+    # Documents from before int32 results had an amount of their own have one only.
+    found = limits.get("reading", [{"bytes": limits["read_bytes"], "bytes_per_cycle": limits["read_bytes_per_cycle"]}])
+    reading = "; ".join(
+        f"{one['bytes'] / 1e6:.3g} MB read at {one['bytes_per_cycle']['median']:.1f} bytes/cycle" for one in found
     )
+    return f"Limits: {limits['clock_ghz']['median']:.2f} GHz{ports}; {reading}."
 
 
 def _row(row: dict[str, Any]) -> str:

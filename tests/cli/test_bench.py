@@ -10,6 +10,7 @@ import pytest
 from bench_output import NATIVE, OURS, needs_native, needs_peers, rows_of
 
 from binarynet.analysis import random_convnet
+from binarynet.cli import _peers
 from binarynet.cli._benching import networks
 from binarynet.cli._benching.text import milliseconds
 from binarynet.cli.bench import parse_batches, warn_if_busy, with_command
@@ -127,6 +128,74 @@ def test_a_wrong_engine_is_not_timed(run, file, monkeypatch):
     assert f"{NATIVE[0]} differs from reference in 'scores'" in outcome.error
 
 
+@needs_native
+@pytest.mark.parametrize("wrong_image", [0, 5])
+def test_a_method_of_larger_batches_is_checked_on_the_timed_images(run, file, monkeypatch, wrong_image):
+    correct = Session.run
+
+    def wrong(self, images):
+        scores = correct(self, images)
+        if len(images) == 6 and self.engine == NATIVE[-1]:
+            scores[wrong_image, 3] = -scores[wrong_image, 3]
+        return scores
+
+    monkeypatch.setattr(Session, "run", wrong)
+    assert run("bench", file, "--seconds", 0, "--batch", 5, "--engine", NATIVE[-1]).code == 0
+    outcome = run("bench", file, "--seconds", 0, "--batch", 6, "--engine", NATIVE[-1])
+    assert outcome.code == 1
+    assert outcome.error == (f"binarynet {NATIVE[-1]} differs from the exact scores at batch 6 in 1 of 60 values")
+
+
+@needs_native
+def test_what_was_compared_is_told(run, file):
+    outcome = run("bench", file, "--seconds", 0, "--batch", "1,7", "--engine", OURS[-1])
+    told = "against the NumPy reference (batch 1), the portable engine with 4 images at a time (batch 7)"
+    assert told in outcome.out
+
+
+@needs_native
+@pytest.mark.parametrize("command", [(), ("gemm", "--sizes", 16), ("layers",)])
+def test_a_forced_engine_is_timed_alone(run, file, monkeypatch, command):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    arguments = [*command, *((file,) if "gemm" not in command else ()), "--seconds", 0]
+    arguments += ["--batch", 1] if not command else []
+    outcome = run("bench", *arguments)
+    assert outcome.code == 0
+    ours = {name.split(",")[0] for rows in rows_of(outcome.out).values() for name in rows if "binarynet" in name}
+    assert ours == {"binarynet portable"}
+    assert "note: BINARYNET_FORCE_ISA=portable: no other engine" in outcome.err
+    if not command:
+        explicit = run("bench", *arguments, "--engine", NATIVE[0])
+        assert f"binarynet {NATIVE[0]}" in explicit.out
+        assert "note: BINARYNET_FORCE_ISA" not in explicit.err
+
+
+@needs_native
+def test_figure3_takes_the_forced_engine(run, monkeypatch):
+    monkeypatch.setenv("BINARYNET_FORCE_ISA", "portable")
+    outcome = run("bench", "figure3", "--size", 16, "--seconds", 0)
+    assert "binarynet portable" in outcome.out
+    assert "note: BINARYNET_FORCE_ISA=portable" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["model", "gemm", "layers", "training", "figure3"])
+def test_seconds_end(run, command):
+    outcome = run("bench", command, "--seconds", "inf")
+    assert outcome.code == 2
+    assert outcome.error == "--seconds must be a finite number of seconds, as in 3; got inf"
+    assert run("bench", command, "--seconds", "nan").code == 2
+
+
+@needs_peers
+def test_an_inexact_peer_is_absent_and_the_rest_is_timed(run, file, monkeypatch):
+    monkeypatch.setattr(_peers, "INT8_TOLERANCE", 0.0)
+    outcome = run("bench", file, "--seconds", 0, "--batch", 2)
+    assert outcome.code == 0
+    assert "absent: torch int8, too inexact here: differs from the same network in float64 by" in outcome.out
+    assert "torch int8" not in rows_of(outcome.out)["batch 2"]
+    assert "torch float32" in rows_of(outcome.out)["batch 2"]
+
+
 def test_the_papers_networks_are_measured_by_default():
     mlp, convnet = networks.paper_networks()
     assert (mlp.num_weights, mlp.batches) == (36_806_656, (1, 256))
@@ -194,6 +263,13 @@ def test_wrong_options_are_wrong_usage(run, file, arguments):
 def test_several_threads_on_a_busy_machine_are_warned_about(capsys, threads, load, warned):
     warn_if_busy({"load": load, "cores": 2}, threads)
     assert ("busy (load 1.2 on 2 cores)" in capsys.readouterr().err) == warned
+
+
+def test_more_threads_than_cores_are_warned_about(capsys):
+    warn_if_busy({"load": 0.0, "cores": 2}, 3)
+    error = " ".join(capsys.readouterr().err.split())
+    assert "more threads (3) than cores (2)" in error
+    assert "busy" not in error
 
 
 def test_a_missing_file_is_one_line(run, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from bench_output import NATIVE, needs_native
 
 from binarynet.analysis import Timing
-from binarynet.cli._benching.limits import ADDITIONS, Measured, _Mix
+from binarynet.cli._benching.limits import ADDITIONS, Measured, _Mix, _Reads
 from binarynet.cli._benching.measuring import Contender, Cooling, Task, compare
 
 
@@ -27,7 +27,7 @@ limits = pytest.importorskip("binarynet._native").limits
 
 PARTIES = [
     contender("ours", "packed", 100, *(limits.mixes()[0][:2] if NATIVE else ("reference",))),
-    contender("ours, slow", "packed", 300, "none"),
+    contender("ours, slow", "packed", 300, "none", read_bytes=1 << 20),
     contender("torch float32", "float32", 1000),
     contender("other float32", "float32", 500),
     contender("int8", "int8", 400),
@@ -51,12 +51,14 @@ def test_a_comparison():
     ]
     measured = found.limits
     assert [port.engine for port in measured.ports] == NATIVE[:1]
-    assert measured.read_bytes == 1 << 16
+    assert [reading.bytes for reading in measured.reading] == [1 << 16, 1 << 20]
     row = rows["ours"]
     # 1000 MACs in 100 us are next to nothing.
     assert row.macs_per_cycle.median == pytest.approx(1000 / 100_000 / measured.clock_ghz.median, rel=0.5)
     assert 0 < row.port_share.median < 0.01
     assert row.read_share.median > 0
+    assert (row.read_bytes, rows["ours, slow"].read_bytes) == (1 << 16, 1 << 20)
+    assert rows["ours, slow"].read_share.median > 2 * row.read_share.median  # 16 times the bytes, 3 times the time
     assert rows["ours, slow"].port_share is None
     assert rows["int8"].read_share is None
     assert rows["int8"].macs_per_cycle is not None
@@ -73,16 +75,19 @@ def test_shares_by_hand():
     clock = Timing("clock", (ADDITIONS / 4, ADDITIONS / 2), 2)  # 4 and 2 GHz
     reading = Timing("reading", (100.0, 100.0), 2)
     mix = Timing("mix", (50.0, 100.0), 2)
-    measured = Measured(clock, reading, 2000, 1000, ((_Mix("isa", "mix", 800, lambda: None), mix),))
+    reads = ((_Reads(1000, 2000, lambda: None), reading), (_Reads(500, 500, lambda: None), Timing("", (10, 40), 2)))
+    measured = Measured(clock, reads, ((_Mix("isa", "mix", 800, lambda: None), mix),))
     ours = Timing("ours", (200.0, 100.0), 2)
     assert measured.limits().clock_ghz.median == 3
-    assert measured.limits().read_bytes_per_cycle.high == 10
+    assert [limit.bytes for limit in measured.limits().reading] == [1000, 500]
+    assert measured.limits().reading[0].bytes_per_cycle.high == 10
     assert measured.per_cycle(ours, 1600) == measured.per_cycle(ours, 1600.0)
     assert (measured.per_cycle(ours, 1600).low, measured.per_cycle(ours, 1600).high) == (2, 8)
     share = measured.share_of_ports(ours, "isa", "mix", 400)
     assert (share.low, share.high) == (2 / 16, 4 / 8)
     assert measured.share_of_ports(ours, "isa", "other", 400) is None
-    assert measured.share_of_reading(ours).high == 0.5  # 50 ns for the task's 1000 bytes
+    assert measured.share_of_reading(ours, 1000).high == 0.5  # 50 ns for the task's 1000 bytes
+    assert measured.share_of_reading(ours, 500).high == 0.4
 
 
 def test_cold_calls_come_after_a_twin():

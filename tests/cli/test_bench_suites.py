@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from bench_output import NATIVE, OURS, needs_native, needs_peers, rows_of
 
 from binarynet.analysis import random_convnet, random_mlp
 from binarynet.cli._benching import suites
+from binarynet.cli._benching.measuring import Contender
+from binarynet.cli._benching.parties import Parties
 from binarynet.cli._benching.single import in_words, layers_of, random_layer
+from binarynet.cli._peers_common import Absence
 from binarynet.encoding import pack_bits
 from binarynet.errors import UsageError, VerificationError
 from binarynet.fileformat import PackedNetwork, write
@@ -26,7 +31,7 @@ def test_gemm(run):
     assert document["suite"] == "gemm"
     assert [absence["name"] for absence in document["absent"]] == ["openvino binary"]
     assert "130 channels" in document["absent"][0]["why"]
-    for table in document["tables"]:
+    for table, (num_rows, columns) in zip(document["tables"], [(64, 64), (3, 70)], strict=True):
         rows = {row["name"]: row for row in table["rows"]}
         for engine in OURS:
             assert {f"binarynet {engine}, bits out", f"binarynet {engine}, int32 out"} <= set(rows)
@@ -35,10 +40,41 @@ def test_gemm(run):
         assert {port["engine"] for port in table["limits"]["ports"]} == set(NATIVE)
         for engine in NATIVE:
             assert rows[f"binarynet {engine}, bits out"]["method"]
+            sizes = [rows[f"binarynet {engine}, {output} out"]["read_bytes"] for output in ("bits", "int32")]
+            assert sizes == [reading["bytes"] for reading in table["limits"]["reading"]]
+            words = -(-columns // 64)
+            assert sizes[1] - sizes[0] == num_rows * (4 * columns - 8 * words)
         for port in table["limits"]["ports"]:
             assert rows[f"binarynet {port['engine']}, bits out"]["share_of_ports"]["median"] > 0
             assert port["macs_per_cycle"]["median"] > 1
         assert table["limits"]["read_bytes_per_cycle"]["median"] > 0
+
+
+def test_every_reason_of_an_absence_is_kept(monkeypatch):
+    @contextmanager
+    def contenders(layer, outputs, engine_names, num_threads):
+        run = functools.partial(Session(layer.graph("bits"), engine="reference").run, layer.packed_inputs)
+        yield Parties(
+            (Contender("reference", "packed", run, lambda: run),), (), (Absence("peer", f"not {layer.shape.in_c}"),)
+        )
+
+    monkeypatch.setattr(suites, "layer_contenders", contenders)
+    found = suites.measure_gemm(list(suites.gemm_layers([(1, 2, 3), (1, 2, 4), (2, 2, 3)])), ["reference"], 2, 0.0)
+    assert [absence.why for absence in found.absent] == ["not 3", "not 4"]
+
+
+@pytest.mark.parametrize("only", ["", "conv,", ",", " "])
+def test_an_empty_word_is_wrong_usage(run, file, only):
+    outcome = run("bench", "layers", file, "--only", only)
+    assert outcome.code == 2
+    assert "--only must be words with commas between" in outcome.error
+
+
+@needs_native
+def test_notes_are_about_columns_and_rows_that_are_there(run, file):
+    arguments = ("--seconds", 0, "--engine", OURS[-1])
+    assert "cold weights" not in run("bench", "gemm", "--sizes", 16, *arguments).out
+    assert "cold weights: before each call" in " ".join(run("bench", "layers", file, *arguments).out.split())
 
 
 @needs_peers

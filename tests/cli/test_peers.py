@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -167,17 +168,58 @@ def test_other_weights_are_noticed(monkeypatch):
     monkeypatch.setattr(_peers_torch, "save", wrong)
     graph = random_mlp(33, [50, 20], 7)
     for broken in ("torch float32", "torch int8"):
-        with (
-            pytest.raises(VerificationError, match=f"{broken}: differs"),
-            _peers.network_peers(graph, images_for(graph, 6), 1),
-        ):
-            pass
+        with _peers.network_peers(graph, images_for(graph, 6), 1) as (found, absent):
+            assert_refused(broken, found, absent)
     for broken in ("torch float32", "torch int8", "torch int8, int32 sums"):
-        with (
-            pytest.raises(VerificationError, match=f"{broken}: differs"),
-            _peers.layer_peers(LAYERS["dense"], 5, 1),
-        ):
-            pass
+        with _peers.layer_peers(LAYERS["dense"], 5, 1) as (found, absent):
+            assert_refused(broken, found, absent)
+
+
+def assert_refused(name, found, absent):
+    """That one is absent, and why; the others of its library are there."""
+    (why,) = [absence.why for absence in absent if absence.name == name]
+    how = "wrong" if "float32" in name else "too inexact"
+    assert why.startswith(f"{how} here: differs from the same network in float64 by")
+    names = [peer.name for peer in found]
+    assert name not in names
+    assert any(other.startswith("torch ") for other in names)
+
+
+@needs_torch
+@pytest.mark.parametrize("when", ["load", "run"])
+def test_a_peer_that_fails_is_absent(monkeypatch, when):
+    from binarynet.cli import _peers_torch
+
+    right = _peers_torch.load
+
+    def fail():
+        raise RuntimeError("cannot do this\nat all")
+
+    def failing(name, folder, inputs, num_threads):
+        if name != "torch int8":
+            return right(name, folder, inputs, num_threads)
+        return fail() if when == "load" else replace(right(name, folder, inputs, num_threads), run=fail)
+
+    monkeypatch.setattr(_peers_torch, "load", failing)
+    graph = random_mlp(33, [50, 20], 7)
+    with _peers.network_peers(graph, images_for(graph, 2), 1) as (found, absent):
+        assert "torch float32" in [peer.name for peer in found]
+        assert ("torch int8", "fails here: RuntimeError: cannot do this") in [(one.name, one.why) for one in absent]
+        assert len({peer.folder for peer in found}) == len(found)
+
+
+@needs_torch
+def test_a_failure_of_ours_is_not_a_peers(monkeypatch):
+    def broken(*_):
+        raise VerificationError("of the reference")
+
+    monkeypatch.setattr(_peers, "evaluate", broken)
+    graph = random_mlp(8, [16], 3)
+    with (
+        pytest.raises(VerificationError, match="of the reference"),
+        _peers.network_peers(graph, images_for(graph, 2), 1),
+    ):
+        pass
 
 
 @needs_torch
@@ -191,11 +233,11 @@ def test_results_that_are_not_numbers_are_noticed(monkeypatch):
 
     monkeypatch.setattr(_peers_torch, "load", wrong)
     graph = random_mlp(8, [16], 3)
-    with (
-        pytest.raises(VerificationError, match="6 of them not finite"),
-        _peers.network_peers(graph, images_for(graph, 2), 1),
-    ):
-        pass
+    with _peers.network_peers(graph, images_for(graph, 2), 1) as (found, absent):
+        assert not any(peer.name.startswith("torch") for peer in found)
+        (why,) = {absence.why for absence in absent if absence.name == "torch float32"}
+        assert why.startswith("wrong here: ")
+        assert "6 of them not finite" in why
 
 
 def test_absent_libraries_are_named_with_the_remedy(monkeypatch):
@@ -346,14 +388,16 @@ def test_a_binary_network_that_is_not_ours_is_noticed(monkeypatch, wrong):
     without_others(monkeypatch)
     monkeypatch.setattr(_openvino_graph, "binary_convolution", wrong)
     shape = LAYERS["convolution"]
-    with pytest.raises(VerificationError, match=r"openvino binary.*differs"), _peers.layer_peers(shape, 5, 1):
-        pass
+    with _peers.layer_peers(shape, 5, 1) as (found, absent):
+        assert "openvino binary" not in [peer.name for peer in found]
+        (why,) = [absence.why for absence in absent if absence.name == "openvino binary"]
+        assert re.match(r"wrong here: .*differs", why)
     graph = _Built(6, 4, 3).convolution(16).threshold().convolution(8).threshold().flatten().dense(5).affine().finish()
-    with (
-        pytest.raises(VerificationError, match=r"openvino binary.*the reference has"),
-        _peers.network_peers(graph, images_for(graph, 6), 1),
-    ):
-        pass
+    with _peers.network_peers(graph, images_for(graph, 6), 1) as (found, absent):
+        assert not any(peer.kind == "binary" for peer in found)
+        reasons = [absence.why for absence in absent if absence.name.startswith("openvino binary")]
+        assert len(reasons) == 2
+        assert all(re.match(r"wrong here: .*the reference has", why) for why in reasons)
 
 
 @needs_openvino

@@ -49,7 +49,6 @@ class Peer:
         kind: what it computes in: ``float32`` and ``int8`` are ordinary networks of the same shapes, ``binary`` is the
             very same network.
         run: the call to be timed, its input ready made in the library's own form.
-        check: runs it and raises VerificationError, naming what differs, where the result is not what it should be.
         file_bytes: size of its model's files on disk, per layer where ``layers`` are several.
         details: the kernels that the library says it uses; empty where it does not say.
         folder: where its files are, as long as the peers are open: :func:`binarynet.cli._peers.build` loads them, in
@@ -61,7 +60,6 @@ class Peer:
     library: str
     kind: Kind
     run: Callable[[], Any]
-    check: Callable[[], None]
     file_bytes: int
     details: str
     folder: Path

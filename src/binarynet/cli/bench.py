@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from binarynet.cli._console import print_json, say, stderr, stdout
+from binarynet.cli._ending import cleaned_up
 from binarynet.cli._options import DataDir, DatasetName, Json
 from binarynet.errors import UsageError
 
@@ -25,18 +27,30 @@ MAX_PRODUCT = 32768
 DEFAULT = "model"
 """What `bench` does when it is not told."""
 
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds must be a finite number of seconds, as in 3; got {seconds}")
+    return seconds
+
+
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that every party may use.")]
 Seconds = Annotated[
     float,
     typer.Option(
         min=0.0,
         metavar="S",
+        callback=_finite,
         help="About how long to measure for each table; longer where three rounds of every party take longer.",
     ),
 ]
 Engine = Annotated[
     str | None,
-    typer.Option("--engine", metavar="NAME", help="Only this engine of ours; default: all that can run here."),
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Only this engine of ours; default: the one that BINARYNET_FORCE_ISA names, else all that can run here.",
+    ),
 ]
 
 
@@ -95,11 +109,10 @@ def model(
     from binarynet.cli._benching import document, networks, text
     from binarynet.cli._benching import memory as memory_of
     from binarynet.cli._benching.measuring import shown
-    from binarynet.cli._benching.parties import timed_engines
 
     if memory:
         memory_of.require_support()
-    engine_names = timed_engines(engine)
+    engine_names = _timed_engines(engine)
     machine = conditions(threads)
     found = networks.paper_networks() if model is None else [networks.network_of_file(model)]
     results = []
@@ -113,6 +126,9 @@ def model(
         if not json:
             if position == 0:
                 text.print_parties(console, machine, result, threads)
+            else:
+                told = [absence for earlier in results[:-1] for absence in earlier.absent]
+                text.print_absences(console, [absence for absence in result.absent if absence not in told])
             text.print_network(console, result)
     if json:
         print_json(document.of_networks(document.conditions("model", machine, threads, seconds), results))
@@ -192,6 +208,7 @@ def training(
     from binarynet.cli.train import wait_politely
 
     wait_politely()
+    _say_forced()
     from binarynet.cli._benching import document, text
     from binarynet.cli._benching import training as training_step
     from binarynet.cli._benching.measuring import shown
@@ -237,14 +254,13 @@ def figure3(
     from binarynet.cli._benching import document, figure3_shown, text
     from binarynet.cli._benching import figure3 as measuring
     from binarynet.cli._benching.measuring import shown
-    from binarynet.cli._benching.parties import timed_engines
 
     if out is not None:  # before minutes of measuring: neither may work
         from binarynet.analysis.pictures import render
         from binarynet.files import require_writable, write_whole
 
         require_writable(out)
-    engine_name = timed_engines(engine)[0]
+    engine_name = _timed_engines(engine)[0]
     network = _network_with_images(model, data, dataset) if model is not None else None
     machine = conditions(threads)
     console, notes = stdout(), stderr()
@@ -293,7 +309,7 @@ def group(wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in (model, layers, gemm, training, figure3):
-        app.command()(wrapped(command))
+        app.command()(wrapped(cleaned_up(command)))
     return app
 
 
@@ -309,9 +325,8 @@ def _run_suite(
     """Tables appear as they are done; the summary, and who took part, at the end."""
     from binarynet.cli._benching import document, text
     from binarynet.cli._benching.measuring import shown
-    from binarynet.cli._benching.parties import timed_engines
 
-    engine_names = timed_engines(engine)
+    engine_names = _timed_engines(engine)
     machine = conditions(threads)
     console, notes = stdout(), stderr()
 
@@ -328,6 +343,22 @@ def _run_suite(
     text.print_parties(console, machine, result, threads)
     text.print_summary(console, result.tables)
     text.print_notes(console, suite, clock_name(threads))
+
+
+def _timed_engines(wanted: str | None) -> tuple[str, ...]:
+    from binarynet.cli._benching.parties import timed_engines
+
+    return timed_engines(wanted if wanted is not None else _say_forced())
+
+
+def _say_forced() -> str | None:
+    """The engine that BINARYNET_FORCE_ISA names, which people are told; None where it is not set."""
+    from binarynet.runtime.engines import FORCE_VARIABLE, forced_instruction_set
+
+    forced = forced_instruction_set()
+    if forced is not None:
+        say(stderr(), "note", "yellow", f"{FORCE_VARIABLE}={forced}: no other engine of ours takes part")
+    return forced
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -370,12 +401,20 @@ def load() -> float | None:
 
 def warn_if_busy(machine: dict[str, Any], threads: int) -> None:
     """Threads that wait for one another lose out of all proportion where other programs take the processors."""
-    busy = machine["load"]
-    if threads > 1 and busy is not None and busy + threads > machine["cores"] + 0.5:
+    busy, cores = machine["load"], machine["cores"]
+    if threads > cores:
         say(
             stderr(),
             "note",
             "yellow",
-            f"this machine is busy (load {busy} on {machine['cores']} cores): with {threads} threads neither times nor "
+            f"there are more threads ({threads}) than cores ({cores}): neither times nor ratios can be trusted; use "
+            f"--threads {cores} or fewer",
+        )
+    elif threads > 1 and busy is not None and busy + threads > cores + 0.5:
+        say(
+            stderr(),
+            "note",
+            "yellow",
+            f"this machine is busy (load {busy} on {cores} cores): with {threads} threads neither times nor "
             "ratios can be trusted; wait until it is idle, or use --threads 1, which is timed by the processor",
         )

@@ -12,7 +12,7 @@ from rich.text import Text
 from binarynet.cli._console import print_facts, print_json, stdout
 from binarynet.cli._options import Json
 
-LIBRARIES = ("numpy", "torch", "lightning", "scikit-learn", "matplotlib", "onnxruntime")
+LIBRARIES = ("numpy", "torch", "lightning", "scikit-learn", "matplotlib", "onnxruntime", "openvino")
 
 
 def info(json: Json = False) -> None:

@@ -18,7 +18,7 @@ REFERENCE = "reference"
 FORCE_VARIABLE = "BINARYNET_FORCE_ISA"
 _NATIVE = "native"
 """Stands for all instruction sets where the extension that knows them cannot be loaded."""
-_PORTABLE = "portable"
+PORTABLE = "portable"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def training_kernels() -> Engine:
     except ImportError as error:
         return Engine(_NATIVE, f"the native extension cannot be loaded: {error}")
     name = _native.training.instruction_set()
-    slow = name == _PORTABLE
+    slow = name == PORTABLE
     return Engine(name, "no instruction set with fast training kernels is in use" if slow else "")
 
 

@@ -31,7 +31,7 @@ def of_networks(start: dict[str, Any], results: Sequence[NetworkResult]) -> dict
     """`bench model`."""
     return {
         **start,
-        "absent": [asdict(absence) for absence in results[0].absent],
+        "absent": [asdict(one) for one in dict.fromkeys(one for result in results for one in result.absent)],
         "networks": [
             {
                 "name": result.network.name,
@@ -39,6 +39,7 @@ def of_networks(start: dict[str, Any], results: Sequence[NetworkResult]) -> dict
                 "packed_bytes": result.network.packed_bytes,
                 "float32_bytes": result.network.float32_bytes,
                 "equal_to_reference": list(result.checked),
+                "timed_images_compared_with": result.compared_with,
                 "batches": [_comparison(comparison) for comparison in result.batches],
             }
             for result in results
@@ -87,8 +88,9 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 {"engine": port.engine, "method": port.method, "macs_per_cycle": asdict(port.macs_per_cycle)}
                 for port in limits.ports
             ],
-            "read_bytes": limits.read_bytes,
-            "read_bytes_per_cycle": asdict(limits.read_bytes_per_cycle),
+            "read_bytes": limits.reading[0].bytes,
+            "read_bytes_per_cycle": asdict(limits.reading[0].bytes_per_cycle),
+            "reading": [asdict(reading) for reading in limits.reading],
         }
     return found
 
@@ -114,6 +116,7 @@ def _row(batch: int, macs: int, row: Row) -> dict[str, Any]:
             "macs_per_cycle": _spread(row.macs_per_cycle),
             "share_of_ports": _spread(row.port_share),
             "share_of_reading": _spread(row.read_share),
+            "read_bytes": row.read_bytes,
             "file_bytes": row.file_bytes,
             "peak_bytes": row.peak_bytes,
         }

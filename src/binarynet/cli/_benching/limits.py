@@ -13,7 +13,7 @@ import numpy.typing as npt
 from binarynet.analysis import Party, Spread, Timing
 
 if TYPE_CHECKING:
-    from binarynet.cli._benching.measuring import Cooling, Task
+    from binarynet.cli._benching.measuring import Cooling
 
 ADDITIONS = 1 << 18
 """Of the chain that measures the clock."""
@@ -37,20 +37,34 @@ class PortLimit:
 
 
 @dataclass(frozen=True)
+class ReadLimit:
+    """How fast so many bytes are read by nothing but loads, warm or cold as the task is."""
+
+    bytes: int
+    bytes_per_cycle: Spread
+
+
+@dataclass(frozen=True)
 class Limits:
     """The machine during one comparison.
 
     Attributes:
         clock_ghz: cycles per nanosecond, by a chain of dependent additions.
         ports: one per method that is used, and whose instructions are known.
-        read_bytes: what a call has to read at least, and
-        read_bytes_per_cycle: how fast as many bytes are read by nothing but loads, warm or cold as the task is.
+        reading: one for each amount that a call has to move at least (weights, input, output).
     """
 
     clock_ghz: Spread
     ports: tuple[PortLimit, ...]
-    read_bytes: int
-    read_bytes_per_cycle: Spread
+    reading: tuple[ReadLimit, ...]
+
+
+@dataclass(frozen=True)
+class _Reads:
+    task_bytes: int
+    bytes: int
+    """Of one run."""
+    run: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Probes:
     """Parties that measure the machine, to be timed with the others; afterwards, what they found.
 
     Args:
-        task: what the others compute.
+        sizes: how many bytes the others move at least: weights, input and output of a call.
         methods: engines and how they compute the task; "" where it is no single method.
         cooling: what comes before calls with cold weights; None for warm ones.
 
@@ -74,7 +88,7 @@ class Probes:
         ImportError: the native extension cannot be loaded.
     """
 
-    def __init__(self, task: Task, methods: Sequence[tuple[str, str]], cooling: Cooling | None) -> None:
+    def __init__(self, sizes: Sequence[int], methods: Sequence[tuple[str, str]], cooling: Cooling | None) -> None:
         from binarynet import _native
 
         native = _native.limits
@@ -82,22 +96,20 @@ class Probes:
         for isa, method, macs in native.mixes():  # an engine may use another's kernels
             known.setdefault(method, (isa, macs))
         self._mixes = [_mix(engine, method, *known[method]) for engine, method in methods if method in known]
-        memory = _aligned_words(task.read_bytes)
-        self._bytes = task.read_bytes
-        self._times = 1 if cooling is not None else max(1, READ_BYTES // memory.nbytes)
+        self._reads = [_reads(size, cooling is not None) for size in sizes]
         other = _aligned_words(1)
         before = cooling.before(lambda: native.read(other, 1, True)) if cooling is not None else None
-        self._read_bytes = memory.nbytes * self._times
         self.parties = [
             Party("clock", lambda: native.count_cycles(ADDITIONS), share=PROBE_SHARE),
-            Party("reading", lambda: native.read(memory, self._times, cooling is not None), before, PROBE_SHARE),
+            *(Party("reading", reads.run, before, PROBE_SHARE) for reads in self._reads),
             *(Party(f"{mix.engine}: {mix.method}", mix.run, share=PROBE_SHARE) for mix in self._mixes),
         ]
 
     def found(self, timings: Sequence[Timing]) -> Measured:
         """What the probes' own timings (in their order) say."""
-        clock, reading, *mixes = timings
-        return Measured(clock, reading, self._read_bytes, self._bytes, tuple(zip(self._mixes, mixes, strict=True)))
+        clock, *others = timings
+        reads, mixes = others[: len(self._reads)], others[len(self._reads) :]
+        return Measured(clock, tuple(zip(self._reads, reads, strict=True)), tuple(zip(self._mixes, mixes, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -105,17 +117,14 @@ class Measured:
     """The probes' timings, and what they make of a party's."""
 
     clock: Timing
-    reading: Timing
-    reading_bytes: int
-    task_bytes: int
+    reads: tuple[tuple[_Reads, Timing], ...]
     mixes: tuple[tuple[_Mix, Timing], ...]
 
     def limits(self) -> Limits:
         return Limits(
             Spread.of([ADDITIONS / ns for ns in self.clock.rounds_ns]),
             tuple(PortLimit(mix.engine, mix.method, self.per_cycle(timing, mix.macs)) for mix, timing in self.mixes),
-            self.task_bytes,
-            self.per_cycle(self.reading, self.reading_bytes),
+            tuple(ReadLimit(reads.task_bytes, self.per_cycle(timing, reads.bytes)) for reads, timing in self.reads),
         )
 
     def per_cycle(self, timing: Timing, amount: float) -> Spread:
@@ -129,10 +138,20 @@ class Measured:
                 return timing.compared(alone, lambda ns, mix_ns, mix=mix: macs / ns * mix_ns / mix.macs)  # type: ignore[misc]
         return None
 
-    def share_of_reading(self, timing: Timing) -> Spread:
-        """The time to do nothing but read what the task has to read, over a party's."""
-        part = self.task_bytes / self.reading_bytes
-        return timing.compared(self.reading, lambda ns, reading_ns: part * reading_ns / ns)
+    def share_of_reading(self, timing: Timing, num_bytes: int) -> Spread:
+        """The time to do nothing but read as many bytes (one of the sizes that were probed), over a party's."""
+        reads, reading = next(pair for pair in self.reads if pair[0].task_bytes == num_bytes)
+        part = num_bytes / reads.bytes
+        return timing.compared(reading, lambda ns, reading_ns: part * reading_ns / ns)
+
+
+def _reads(num_bytes: int, cold: bool) -> _Reads:
+    """Once where memory is cold, else as often as makes up READ_BYTES."""
+    from binarynet import _native
+
+    memory = _aligned_words(num_bytes)
+    times = 1 if cold else max(1, READ_BYTES // memory.nbytes)
+    return _Reads(num_bytes, memory.nbytes * times, lambda: _native.limits.read(memory, times, cold))
 
 
 def _mix(engine: str, method: str, isa: str, macs: int) -> _Mix:

@@ -46,6 +46,7 @@ class Contender:
     ``method``: how the engine computes it, in the words of its kernels, where all of it is one block. ``details``: what
     a peer's library says of its kernels. ``num_threads``: of ours.
     ``file_bytes`` and ``peak_bytes``: size of its file, and the most memory of a process that only loads and runs it.
+    ``read_bytes``: as Task's, where it is this one's own (more comes out of it, for instance).
     ``layers``: how many times one ``run`` does the task; times are divided by it. ``again`` loads the same once more,
     elsewhere in memory, and returns its call.
     """
@@ -59,6 +60,7 @@ class Contender:
     details: str = ""
     file_bytes: int | None = None
     peak_bytes: int | None = None
+    read_bytes: int | None = None
     layers: int = 1
     num_threads: int = 1
 
@@ -83,7 +85,7 @@ class Row:
         ratios: over the best of every kind that there is; ours only.
         macs_per_cycle: by the clock of the same rounds; None without probes.
         port_share: of the inner instructions of its method alone; None for peers, and where there is no one method.
-        read_share: of the speed of reading the packed operands; ours only.
+        read_share: of the speed of reading ``read_bytes``, its weights, input and output; ours only.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Row:
     read_share: Spread | None = None
     file_bytes: int | None = None
     peak_bytes: int | None = None
+    read_bytes: int | None = None
 
     @property
     def ours(self) -> bool:
@@ -185,7 +188,8 @@ def compare(
     clock = fair_clock(num_threads)[0]
     cooling = Cooling(clock) if task.cold else None
     methods = dict.fromkeys((contender.engine, contender.method) for contender in contenders if contender.engine)
-    probes = _probes(task, list(methods), cooling) if num_threads == 1 else None
+    sizes = dict.fromkeys(_read_bytes(task, contender) for contender in contenders if contender.engine)
+    probes = _probes(list(sizes) or [task.read_bytes], list(methods), cooling) if num_threads == 1 else None
     parties = [
         Party(contender.name, contender.run, cooling.before(contender.again()) if cooling is not None else None)
         for contender in contenders
@@ -228,9 +232,13 @@ def describe(task: Task) -> str:
     return f"{task.name}{', cold weights' if task.cold else ''}"
 
 
-def _probes(task: Task, methods: list[tuple[str, str]], cooling: Cooling | None) -> Probes | None:
+def _read_bytes(task: Task, contender: Contender) -> int:
+    return task.read_bytes if contender.read_bytes is None else contender.read_bytes
+
+
+def _probes(sizes: list[int], methods: list[tuple[str, str]], cooling: Cooling | None) -> Probes | None:
     try:
-        return Probes(task, methods, cooling)
+        return Probes(sizes, methods, cooling)
     except ImportError:  # no native extension: the reference is timed alone
         return None
 
@@ -276,13 +284,15 @@ def _row(
     )
     if not row.ours:
         return row
+    read_bytes = _read_bytes(task, contender)
     return replace(
         row,
+        read_bytes=read_bytes,
         ratios=tuple(Ratio(kind, other.name, timing.speedup_over(other)) for kind, other in best.items()),
         port_share=measured.share_of_ports(timing, contender.engine, contender.method, task.macs)
         if measured is not None
         else None,
-        read_share=measured.share_of_reading(timing) if measured is not None else None,
+        read_share=measured.share_of_reading(timing, read_bytes) if measured is not None else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,16 @@ from binarynet.cli._benching.parties import network_contenders
 from binarynet.cli._peers_common import Absence
 from binarynet.encoding import num_words
 from binarynet.fileformat import PackedNetwork
-from binarynet.runtime import REFERENCE, verify
+from binarynet.graph import evaluate
+from binarynet.runtime import REFERENCE, Session, verify
+from binarynet.runtime.engines import PORTABLE
 
 if TYPE_CHECKING:
     from binarynet.graph import Graph
 
 NUM_CHECKED = 4
-"""Images on which engines are compared with the reference before anything is timed."""
+"""Images on which engines are compared with the reference, layer by layer, before anything is timed. Larger batches are
+compared with what the portable engine makes of as many images at a time: kernels choose their method by the number."""
 COLD_BATCH = 1
 """Batch size that is timed with cold weights, too: one image now and then, other work between."""
 
@@ -54,10 +57,14 @@ class Network:
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """One network's results, with the engines that were found to be equal to the reference."""
+    """One network's results, with the engines that were found to be equal to the reference.
+
+    ``compared_with``: what their results on the timed images were held against; "" where there is no other engine.
+    """
 
     network: Network
     checked: tuple[str, ...]
+    compared_with: str
     batches: tuple[Comparison, ...]
     libraries: tuple[str, ...]
     absent: tuple[Absence, ...]
@@ -110,28 +117,56 @@ def measure(
         progress: told what is being done.
 
     Raises:
-        VerificationError: an engine differs from the reference; a peer does not compute what it should.
+        VerificationError: an engine differs from the reference, or on the timed images from what they should give.
     """
     progress("checking the engines against the NumPy reference")
     graph = network.graph
     checked: tuple[str, ...] = ()
     if any(name != REFERENCE for name in engine_names):
         verification = verify(
-            graph, random_images(graph, NUM_CHECKED), engine_names=engine_names, num_threads=num_threads
+            graph,
+            random_images(graph, NUM_CHECKED),
+            engine_names=tuple(dict.fromkeys((*engine_names, PORTABLE))),
+            num_threads=num_threads,
         )
         verification.require_exact()
-        checked = verification.engines
+        checked = tuple(name for name in engine_names if name != REFERENCE)
     results: list[Comparison] = []
-    libraries: tuple[str, ...] = ()
-    absent: tuple[Absence, ...] = ()
+    libraries: dict[str, None] = {}
+    absent: dict[Absence, None] = {}
     for batch in batches:
         images = random_images(graph, batch)
-        progress(f"batch {batch}: building and checking the peers")
-        with network_contenders(network.packed, images, engine_names, num_threads, memory, progress) as parties:
+        progress(f"batch {batch}: checking the engines, building and checking the peers")
+        expected = _expected(graph, images, num_threads) if checked else None
+        with network_contenders(
+            network.packed, images, engine_names, num_threads, expected, memory, progress
+        ) as parties:
             for cold in (False, True) if batch == COLD_BATCH else (False,):
                 results.append(compare(task(graph, batch, cold), parties.contenders, num_threads, seconds, progress))
-        libraries, absent = parties.libraries, parties.absent
-    return NetworkResult(network, checked, tuple(results), libraries, absent)
+        libraries |= dict.fromkeys(parties.libraries)
+        absent |= dict.fromkeys(parties.absent)
+    compared_with = _compared_with(batches) if checked else ""
+    return NetworkResult(network, checked, compared_with, tuple(results), tuple(libraries), tuple(absent))
+
+
+def _expected(graph: Graph, images: npt.NDArray[np.uint8], num_threads: int) -> npt.NDArray[Any]:
+    """The network's result on a batch: see NUM_CHECKED."""
+    count = len(images)
+    if count <= NUM_CHECKED:
+        return evaluate(graph, images)[graph.output]
+    portable = Session(graph, engine=PORTABLE, num_threads=num_threads)
+    whole = (count - 1) // NUM_CHECKED * NUM_CHECKED
+    parts = [portable.run(images[first : first + NUM_CHECKED]) for first in range(0, whole, NUM_CHECKED)]
+    # The last ones are always as many, too.
+    return np.concatenate([*parts, portable.run(images[-NUM_CHECKED:])[whole - count :]])
+
+
+def _compared_with(batches: Sequence[int]) -> str:
+    few = ", ".join(str(batch) for batch in batches if batch <= NUM_CHECKED)
+    many = ", ".join(str(batch) for batch in batches if batch > NUM_CHECKED)
+    found = [f"the NumPy reference (batch {few})"] if few else []
+    found += [f"the portable engine with {NUM_CHECKED} images at a time (batch {many})"] if many else []
+    return ", ".join(found)
 
 
 def task(graph: Graph, batch: int, cold: bool = False) -> Task:

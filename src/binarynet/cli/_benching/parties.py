@@ -16,6 +16,7 @@ from binarynet import fileformat
 from binarynet.cli import _peers
 from binarynet.cli._benching import memory as memory_of
 from binarynet.cli._benching.measuring import Contender, alone
+from binarynet.cli._benching.single import require_equal
 from binarynet.runtime import REFERENCE, Session, engines
 from binarynet.runtime.engines import check_engine
 
@@ -55,21 +56,23 @@ def network_contenders(
     images: npt.NDArray[np.uint8],
     engine_names: Sequence[str],
     num_threads: int,
+    expected: npt.NDArray[Any] | None,
     memory: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Parties]:
-    """Whole networks; ours were verified by the caller.
+    """Whole networks.
 
     Args:
         packed: the network.
         images: uint8 ``[n, *input shape]``, what everybody computes (peers in their own form).
         engine_names: ours.
         num_threads: of every party.
+        expected: the network's result, which ours must equal bit for bit; None where they are the reference.
         memory: measure the peak memory of a process for each party (seconds for each).
         progress: told what is being done.
 
     Raises:
-        VerificationError: a peer does not compute what it should.
+        VerificationError: one of ours does not compute what it should.
     """
     size = len(fileformat.to_bytes(packed))
     ours = [
@@ -77,6 +80,9 @@ def network_contenders(
         for name in engine_names
         for contender in _engine(f"binarynet {name}", packed.graph, name, images, num_threads)
     ]
+    if expected is not None:
+        for contender in ours:
+            require_equal(contender.name, contender.run(), expected, f"the exact scores at batch {len(images)}")
     with _peers.network_peers(packed.graph, images, num_threads) as (found, absent):
         contenders = [*ours, *map(_peer, found)]
         if memory:
@@ -91,7 +97,7 @@ def layer_contenders(
     """One layer alone, our engines once for every kind of output.
 
     Raises:
-        VerificationError: one of ours differs from the reference; a peer does not compute what it should.
+        VerificationError: one of ours differs from the reference.
     """
     ours = []
     results: list[tuple[str, Output, npt.NDArray[Any]]] = []
@@ -100,6 +106,7 @@ def layer_contenders(
         for name in engine_names:
             shown = f"binarynet {name}" if len(outputs) == 1 else f"binarynet {name}, {output} out"
             for contender in _engine(shown, graph, name, layer.packed_inputs, num_threads):
+                contender = replace(contender, read_bytes=layer.task(output).read_bytes)
                 ours.append(contender)
                 results.append((contender.name, output, contender.run()))
     layer.check(results)

@@ -100,12 +100,12 @@ class SingleLayer:
             graph = self.graph(output)
             expected = evaluate(graph, part)[graph.output]
             for who, result in mine:
-                _require_equal(who, result[: len(part)], expected, "the NumPy reference")
+                require_equal(who, result[: len(part)], expected, "the NumPy reference")
             if self.shape.is_dense:
                 sums = self._exact_sums()
                 whole = sums if output == "int32" else pack_bits((sums >= self.shape.thresholds) != self.shape.falling)
                 for who, result in mine:
-                    _require_equal(who, result, whole, "an exact product of floats")
+                    require_equal(who, result, whole, "an exact product of floats")
 
     def _exact_sums(self) -> npt.NDArray[np.int32]:
         """Of a dense layer: float32 holds every partial sum."""
@@ -116,9 +116,12 @@ class SingleLayer:
         return (inputs @ weights.T).astype(np.int32)
 
 
-def _require_equal(who: str, result: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> None:
-    if result.shape != expected.shape or not np.array_equal(result, expected):
-        count = np.count_nonzero(result != expected) if result.shape == expected.shape else expected.size
+def require_equal(who: str, result: npt.NDArray[Any], expected: npt.NDArray[Any], what: str) -> None:
+    """VerificationError, with the number of values that differ, unless all bits are equal (-0.0 is not 0.0)."""
+    alike = (result.shape, result.dtype) == (expected.shape, expected.dtype)
+    bits = f"u{expected.itemsize}"
+    count = np.count_nonzero(result.view(bits) != expected.view(bits)) if alike else expected.size
+    if count:
         raise VerificationError(f"{who} differs from {what} in {count} of {expected.size} values")
 
 

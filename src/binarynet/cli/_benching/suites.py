@@ -89,11 +89,13 @@ def selected(layers: Sequence[SingleLayer], only: str | None) -> list[SingleLaye
     """Layers whose name or shape contains one of the comma-separated words.
 
     Raises:
-        UsageError: none does.
+        UsageError: none does, or a word is empty.
     """
     if only is None:
         return list(layers)
     words = [word.strip().lower() for word in only.split(",")]
+    if not all(words):
+        raise UsageError(f"--only must be words with commas between, as in conv,4096; got {only!r}")
     found = [layer for layer in layers if any(word in layer.name.lower() for word in words)]
     if not found:
         raise UsageError(f"--only {only}: no such layer; there are: {'; '.join(layer.name for layer in layers)}")
@@ -145,7 +147,7 @@ def _measure(
 ) -> SuiteResult:
     tables: list[Comparison] = []
     libraries: dict[str, None] = {}
-    absent: dict[str, Absence] = {}
+    absent: dict[Absence, None] = {}
     for layer in layers:
         progress(f"{layer.name}: building and checking")
         outputs = outputs_of(layer)
@@ -155,5 +157,5 @@ def _measure(
                 tables.append(compare(task, parties.contenders, num_threads, seconds, progress))
                 done(tables[-1])
         libraries |= dict.fromkeys(parties.libraries)
-        absent |= {absence.name: absence for absence in parties.absent}
-    return SuiteResult(tuple(tables), tuple(libraries), tuple(absent.values()))
+        absent |= dict.fromkeys(parties.absent)
+    return SuiteResult(tuple(tables), tuple(libraries), tuple(absent))

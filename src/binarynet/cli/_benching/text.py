@@ -9,6 +9,7 @@ from rich.text import Text
 
 from binarynet.cli._benching.measuring import Comparison, Ratio, Row, describe
 from binarynet.cli._console import plain_table
+from binarynet.cli._peers_common import Absence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,16 +27,23 @@ _TURNS = (
 )
 _LIMITS = (
     "MAC/cycle: by a chain of dependent additions in the same rounds. ports: of the speed of the inner instructions of "
-    "the engine's method alone, on registers and the first cache; reading: of the speed at which the packed operands "
-    "can be read and nothing done with them. cold weights: before each call the caches are emptied, and then a twin "
-    "with weights of its own is run, which brings back the code, but not the weights. "
+    "the engine's method alone, on registers and the first cache; reading: of the speed at which as many bytes as "
+    "weights, input and output have can be read and nothing done with them. "
+)
+_COLD = (
+    "cold weights: before each call the caches are emptied, and then a twin with weights of its own is run, which "
+    "brings back the code, but not the weights. "
 )
 NOTES = {
-    "model": _TURNS + _LIMITS + "binarynet gets 8-bit images, and the call from Python is included; the others get "
+    "model": _TURNS
+    + _LIMITS
+    + _COLD
+    + "binarynet gets 8-bit images, and the call from Python is included; the others get "
     "their input ready made. float32 and int8 networks have the same layers with real weights and ReLU; binary ones "
     "are the very same network. ports: no column, a network has layers with different instructions.",
     "layers": _TURNS
     + _LIMITS
+    + _COLD
     + "Every layer alone, its packed (or 8-bit) input ready made, without the pooling behind "
     "it; the call from Python is included. Peers have the weights +1 and -1, their input ready made in their own form. "
     "A first layer's instructions (8-bit) are not measured alone.",
@@ -67,10 +75,15 @@ def print_parties(console: Console, machine: dict[str, Any], result: NetworkResu
     print_processor(console, machine, threads)
     libraries = (f"binarynet {machine['version']}", *result.libraries, machine["python"])
     console.print(Text(", ".join(libraries)), soft_wrap=True)
-    absences = [(absence.name, absence.why) for absence in result.absent]
-    absences += [(f"engine {engine['name']}", engine["why_not"]) for engine in machine["engines"] if engine["why_not"]]
-    for name, why in absences:
-        console.print(Text(f"absent: {name}, {why}", style="yellow"), soft_wrap=True)
+    engines = [engine for engine in machine["engines"] if engine["why_not"]]
+    print_absences(console, result.absent)
+    print_absences(console, [Absence(f"engine {engine['name']}", engine["why_not"]) for engine in engines])
+
+
+def print_absences(console: Console, absences: Sequence[Absence]) -> None:
+    """Who does not take part, and why."""
+    for absence in absences:
+        console.print(Text(f"absent: {absence.name}, {absence.why}", style="yellow"), soft_wrap=True)
 
 
 def print_network(console: Console, result: NetworkResult) -> None:
@@ -86,6 +99,9 @@ def print_network(console: Console, result: NetworkResult) -> None:
     )
     if result.checked:
         console.print(f"  checked: {_and(result.checked)} equal the NumPy reference bit for bit", soft_wrap=True)
+        console.print(
+            f"  checked: every score of the images that are timed, against {result.compared_with}", soft_wrap=True
+        )
     for comparison in result.batches:
         console.print()
         print_comparison(console, comparison, per_image=True)
@@ -155,12 +171,13 @@ def print_summary(console: Console, tables: Sequence[Comparison]) -> None:
 def _limits(comparison: Comparison) -> str:
     limits = comparison.limits
     assert limits is not None
-    clock, speed = limits.clock_ghz.median, limits.read_bytes_per_cycle.median
+    clock = limits.clock_ghz.median
     parts = [f"limits here: {clock:.2f} GHz"]
     parts += [f"{port.engine} {figure(port.macs_per_cycle.median)} MAC/cycle ({port.method})" for port in limits.ports]
-    size = limits.read_bytes
-    amount = f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
-    parts.append(f"{amount} are read at {speed:.1f} bytes/cycle ({speed * clock:.1f} GB/s)")
+    for reading in limits.reading:
+        size, speed = reading.bytes, reading.bytes_per_cycle.median
+        amount = f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+        parts.append(f"{amount} are read at {speed:.1f} bytes/cycle ({speed * clock:.1f} GB/s)")
     return "; ".join(parts)
 
 
