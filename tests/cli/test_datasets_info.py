@@ -79,6 +79,7 @@ def test_info_json(run):
     facts = json.loads(run("info", "--json").out)
     assert [engine["name"] for engine in facts["engines"]] == [engine.name for engine in engines()]
     assert facts["libraries"]["numpy"] == np.__version__
+    assert {"torch", "onnxruntime", "openvino"} <= set(facts["libraries"])  # peers of bench, installed or not
     assert facts["engine"] == next(engine.name for engine in engines() if engine.available)
     assert facts["cores"] >= 1
 
