@@ -10,8 +10,9 @@ import pytest
 from bench_output import NATIVE, needs_native
 
 from binarynet.analysis import Timing
+from binarynet.cli._benching.cooling import Cooling
 from binarynet.cli._benching.limits import ADDITIONS, Measured, _Mix, _Reads
-from binarynet.cli._benching.measuring import Contender, Cooling, Task, compare
+from binarynet.cli._benching.measuring import Contender, Task, compare
 
 
 def contender(name, arithmetic, microseconds, engine="", method="", **more):

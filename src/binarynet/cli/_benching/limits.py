@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from binarynet.analysis import Party, Spread, Timing
-
-if TYPE_CHECKING:
-    from binarynet.cli._benching.measuring import Cooling
+from binarynet.cli._benching.cooling import Cooling
 
 ADDITIONS = 1 << 18
 """Of the chain that measures the clock."""

@@ -8,13 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
-
 from binarynet.analysis import Party, Spread, Timing, fair_clock, time_interleaved
+from binarynet.cli._benching.cooling import Cooling
 from binarynet.cli._benching.limits import Limits, Measured, Probes
-
-COLD_BYTES = 128 << 20
-"""Memory that is written through to empty the caches."""
 
 Arithmetic = Literal["packed", "float32", "int8", "binary"]
 """packed: ours. binary: another library's, with the same binary weights."""
@@ -153,28 +149,6 @@ ONE_THREAD = "one thread"
 def alone(name: str) -> str:
     """The name of the same party with one thread."""
     return f"{name}, 1 thread"
-
-
-class Cooling:
-    """What comes before a call whose weights are to be cold: the caches are emptied, then a twin of the call is run.
-
-    The twin has its own weights and operands, so it brings back nothing but what is no matter of weights: the code of
-    library, interpreter and system. Without it, a small layer's time would be little else.
-    """
-
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self._memory = np.zeros(COLD_BYTES, dtype=np.uint8)
-        self._clock = clock
-
-    def before(self, twin: Callable[[], Any]) -> Callable[[], None]:
-        """To be called before every call."""
-
-        def cool() -> None:
-            self._memory += 1
-            twin()
-            self._clock()
-
-        return cool
 
 
 def compare(
