@@ -188,19 +188,16 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = table_tiling(block, batch);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const TableWorkspace w = carve_table_workspace(block, layout, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t tile_index = unit / block.out_words;
-    const int64_t stop = smaller(unit_end, (tile_index + 1) * block.out_words);
-    const Tile tile = tile_at(block, tiling, tile_index);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     const OffsetShape shape = offset_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
     const TableJob job = {block, layout, p, w, tile, shape, out};
     offset_tile(job, static_cast<const uint64_t*>(in));
-    for (; unit < stop; ++unit) {
-      const int32_t word = static_cast<int32_t>(unit % block.out_words);
+    for (int32_t word = first; word < last; ++word) {
       run_tables(job, word);
       finish_sink(block, layout, p, tile, word, 1, kTableLanes, w.scratch, out);
     }
-  }
+  };
+  for_each_tile(block, tiling, block.out_words, unit_begin, unit_end, run_groups);
 }
 
 }  // namespace

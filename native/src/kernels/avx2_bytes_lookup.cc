@@ -474,14 +474,11 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = make_byte_tiling(block, layout, batch);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / layout.words + 1) * layout.words);
-    const Tile tile = tile_at(block, tiling, unit / layout.words);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     const Job job = {block, layout, p, w, tile, out};
-    const int32_t first = static_cast<int32_t>(unit % layout.words);
-    run_tile(job, in, first, first + static_cast<int32_t>(stop - unit));
-    unit = stop;
-  }
+    run_tile(job, in, first, last);
+  };
+  for_each_tile(block, tiling, layout.words, unit_begin, unit_end, run_groups);
 }
 
 const Method kMethod = {"table look-ups of 4 pixels", unit_count, workspace_bytes, run};

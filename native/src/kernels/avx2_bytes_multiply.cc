@@ -334,15 +334,14 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
-    const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     Job job = {block, layout, p, w, tile, tiling.flat, {}, 0, out};
     job.source = load_source(block, tile, tiling.flat, in, block.in_c, 4, w.source);
     list_pixels(job.source, p.classes, tile, w.pixels);
     if (job.is_column()) job.total = sum_of_quads(job.source.base, layout.quads);
-    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
-  }
+    for (int32_t group = first; group < last; ++group) run_channel_group(job, group);
+  };
+  for_each_tile(block, tiling, layout.channel_groups, unit_begin, unit_end, run_groups);
 }
 
 const Method kMethod = {"multiply-add of bytes", unit_count, workspace_bytes, run};

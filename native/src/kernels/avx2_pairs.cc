@@ -260,19 +260,17 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = make_tiling(block, batch, layout.channel_groups);
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
-    const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     const IndexShape shape = index_shape(block, layout, tile.images, tile.conv_rows, tile.cols);
     const Job job = {block, layout, p, w, tile, shape, out};
     index_tile(job, static_cast<const uint64_t*>(in));
-    for (; unit < stop; ++unit) {
-      const int32_t channel_group = static_cast<int32_t>(unit % layout.channel_groups);
+    for (int32_t channel_group = first; channel_group < last; ++channel_group) {
       job.is_column() ? run_column(job, channel_group) : run_pairs(job, channel_group);
       finish_sink(block, layout, p, tile, channel_group * (kLanes / 64), group_words(block, channel_group),
                   32 * group_vectors(block, channel_group), w.scratch, out);
     }
-  }
+  };
+  for_each_tile(block, tiling, layout.channel_groups, unit_begin, unit_end, run_groups);
 }
 
 }  // namespace

@@ -453,9 +453,7 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = slice_tiling(block, batch);
   const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);
-    const Tile tile = tile_at(block, tiling, unit / groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     Job job = {block, p, w, tile, {}, out};
     job.source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
     const int64_t pixels = tile_pixels(tile);
@@ -469,8 +467,9 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
           w.pixels[i].class_offset / p.bits.classes.width * count_planes(block) * kPlaneBytes;
     }
     join_parities(job.source, words_of_k(block), w, pixels);
-    for (; unit < stop; ++unit) run_slice_group(job, static_cast<int32_t>(unit % groups));
-  }
+    for (int32_t group = first; group < last; ++group) run_slice_group(job, group);
+  };
+  for_each_tile(block, tiling, groups, unit_begin, unit_end, run_groups);
 }
 
 const Method kSlices = {"bit slices", unit_count, workspace_bytes, run};

@@ -365,15 +365,11 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
   list_segments(block, layout, w);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / layout.groups + 1) * layout.groups);
-    const Tile tile = tile_at(block, tiling, unit / layout.groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     const Job job = {block, layout, p, w, tile, static_cast<const uint8_t*>(in), out};
-    const int32_t groups = static_cast<int32_t>(stop - unit);
-    const int32_t first = static_cast<int32_t>(unit % layout.groups);
-    run_tile(job, first, first + groups);
-    unit = stop;
-  }
+    run_tile(job, first, last);
+  };
+  for_each_tile(block, tiling, layout.groups, unit_begin, unit_end, run_groups);
 }
 
 const Method kMethod = {"table look-ups of 5 and 6 pixels", unit_count, workspace_bytes, run};

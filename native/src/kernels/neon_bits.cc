@@ -398,14 +398,13 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Tiling tiling = make_tiling(block, batch, groups);
   const Prepared p = carve_prepared(block, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, tiling, workspace);
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / groups + 1) * groups);
-    const Tile tile = tile_at(block, tiling, unit / groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     Job job = {block, p, w, tile, tiling.flat, {}, out};
     job.source = load_source(block, tile, tiling.flat, in, 8 * int64_t{block.in_words}, 1, w.source);
     list_pixels(job.source, p.classes, tile, w.pixels);
-    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % groups));
-  }
+    for (int32_t group = first; group < last; ++group) run_channel_group(job, group);
+  };
+  for_each_tile(block, tiling, groups, unit_begin, unit_end, run_groups);
 }
 
 const Method kCounting = {"popcount of bytes", unit_count, workspace_bytes, run};

@@ -342,15 +342,14 @@ void run(const Block& block, const void* prepared, const void* in, void* out, in
   const Prepared p = carve_prepared(block, layout, const_cast<void*>(prepared));
   const Workspace w = carve_workspace(block, layout, tiling, workspace);
   memset(w.taps, 0, static_cast<size_t>(8 * layout.bytes));
-  for (int64_t unit = unit_begin; unit < unit_end;) {
-    const int64_t stop = smaller(unit_end, (unit / layout.channel_groups + 1) * layout.channel_groups);
-    const Tile tile = tile_at(block, tiling, unit / layout.channel_groups);
+  const auto run_groups = [&](const Tile& tile, int32_t first, int32_t last) {
     const Source source = load_source(block, tile, tiling.flat, in, block.in_c, 1, w.source);
     list_pixels(source, p.classes, tile, w.pixels);
     make_tables(layout, source, tile_pixels(tile), w);
     const Job job = {block, layout, p, w, tile, tiling.flat, out};
-    for (; unit < stop; ++unit) run_channel_group(job, static_cast<int32_t>(unit % layout.channel_groups));
-  }
+    for (int32_t group = first; group < last; ++group) run_channel_group(job, group);
+  };
+  for_each_tile(block, tiling, layout.channel_groups, unit_begin, unit_end, run_groups);
 }
 
 const Method kMethod = {"table look-ups, quads of taps", unit_count, workspace_bytes, run};

@@ -147,6 +147,18 @@ inline Tile tile_at(const Block& b, const Tiling& t, int64_t index) {
   return tile;
 }
 
+// Calls body(tile, first group, end of groups) for the units [begin, end): channel groups are fastest.
+template <class Body>
+inline void for_each_tile(const Block& b, const Tiling& t, int64_t groups, int64_t begin, int64_t end,
+                          const Body& body) {
+  for (int64_t unit = begin; unit < end;) {
+    const int64_t stop = smaller(end, (unit / groups + 1) * groups);
+    const int32_t first = static_cast<int32_t>(unit % groups);
+    body(tile_at(b, t, unit / groups), first, first + static_cast<int32_t>(stop - unit));
+    unit = stop;
+  }
+}
+
 // The largest number of rows of sums that one tile can have.
 inline int32_t most_conv_rows(const Block& b, const Tiling& t) {
   if (t.flat) return 1;
