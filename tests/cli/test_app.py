@@ -200,7 +200,8 @@ def test_ctrl_c(tmp_path):
     import signal
 
     code = (
-        "import time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # where tests run in the background it is ignored
         "from binarynet.cli import app, info\n"
         "def wait():\n"
         "    print('waiting', flush=True)\n"

@@ -10,6 +10,7 @@ import numpy as np
 from binarynet.cli import _onnx_network
 from binarynet.cli._float_network import ZERO, FloatNetwork
 from binarynet.cli._peers_common import Array, Kind, Loaded
+from binarynet.cli._signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     import openvino
@@ -75,16 +76,17 @@ def compile_model(core: openvino.Core, model: openvino.Model, num_threads: int, 
 
     ``streams``: calls that run at a time and share the threads.
     """
-    return core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_NUM_THREADS": num_threads,
-            "NUM_STREAMS": streams,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        },
-    )
+    with signal_stack_kept():
+        return core.compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": num_threads,
+                "NUM_STREAMS": streams,
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": "f32",
+            },
+        )
 
 
 def caller(compiled: openvino.CompiledModel, inputs: Array) -> Any:
