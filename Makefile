@@ -24,7 +24,7 @@ $(VENV)/.dependencies: pyproject.toml constraints.txt
 	@echo "setting up $(VENV): the first time takes a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) scikit-build-core nanobind cmake ninja
-	@$(BIN)/python tools/requirements.py train bench dev > $(VENV)/requirements.txt
+	@$(BIN)/python tools/requirements.py train bench cuda dev > $(VENV)/requirements.txt
 	$(PIP) -r $(VENV)/requirements.txt
 	@touch $@
 
