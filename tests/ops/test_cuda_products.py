@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from binarynet.layers import BinaryConv2d, BinaryLinear
 from binarynet.ops import cuda_products
 
-CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu(torch=True))
 
 
 @pytest.fixture(params=["cpu", CUDA])
@@ -102,7 +102,7 @@ def test_torchs_own_setting_is_left_as_it_was():
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu(torch=True)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_layers_have_the_sums_of_the_cpu(compiled):
     for layer, x in (

@@ -9,7 +9,7 @@ from binarynet.training import batches
 from binarynet.training.batches import TrainingBatches
 from binarynet.training.surroundings import tf32
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+needs_cuda = pytest.mark.gpu(torch=True)
 
 
 @needs_cuda

@@ -77,7 +77,7 @@ def test_the_cost_is_read_at_the_logging_interval_only(chosen):
         steps(recipe.parse(raw), META, 3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu(torch=True)
 def test_a_cuda_device_is_not_waited_for(chosen):
     cuda = torch.device("cuda")
     steps(chosen, cuda, 2)
