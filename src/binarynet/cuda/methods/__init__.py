@@ -1,0 +1,1 @@
+"""One file per way to compute a block; :mod:`binarynet.cuda.blocks` says what a method is."""

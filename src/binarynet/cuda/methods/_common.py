@@ -1,0 +1,161 @@
+"""What all methods prepare and pass alike: corrections per border class, constants per channel, kernel parameters.
+
+``source/common.cuh`` is the other side: it says what the kernels do with them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from binarynet.cuda.blocks import Argument, Array, Block
+from binarynet.encoding import INPUT_MAX, WORD_BITS, Words, num_words, pack_bits
+from binarynet.errors import UsageError
+
+OUTPUTS = {"i32": 0, "bits": 1, "f32": 2}
+"""Kinds of output as the kernels number them."""
+
+NEVER = np.iinfo(np.int32).max
+"""Threshold of padding channels: no sum reaches it."""
+
+MAX_CORRECTIONS = 1 << 26
+"""Largest number of entries of a table of corrections."""
+
+_ONES = np.unpackbits(np.arange(1 << 16, dtype="<u2").view(np.uint8)).reshape(-1, 16).sum(axis=1, dtype=np.uint8)
+"""Ones in every 16-bit number."""
+
+Ints = npt.NDArray[np.int32]
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+def round_up(number: int, multiple: int) -> int:
+    return ceil_div(number, multiple) * multiple
+
+
+def address(value: int) -> np.uint64:
+    """A device address as a kernel argument."""
+    return np.uint64(value)
+
+
+def rows_of(block: Block, batch: int) -> int:
+    """Output pixels of a batch; UsageError where kernels could not count them."""
+    rows = block.rows(batch)
+    if rows >= 1 << 31:
+        raise UsageError(f"{batch} images have {rows} output pixels; kernels take fewer than 2^31: split the batch")
+    return rows
+
+
+def window_parts(
+    size: int, kernel: int, stride: int, padding: int, out_size: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Which rows (or columns) of the window are inside of the image, for every output row: first and one past last."""
+    corner = np.arange(out_size, dtype=np.int64) * stride - padding
+    return np.maximum(-corner, 0), np.minimum(size - corner, kernel)
+
+
+def why_no_corrections(block: Block, channels: int) -> str:
+    """Empty where :func:`corrections` for so many channels is a table of reasonable size."""
+    classes = _num_classes(block)
+    if classes * channels <= MAX_CORRECTIONS:
+        return ""
+    return f"{classes} border classes of {channels} channels are more than {MAX_CORRECTIONS} corrections"
+
+
+def corrections(block: Block, channels: int) -> dict[str, Ints]:
+    """The part of every sum that depends on the weights alone, once per border class.
+
+    A border class is a pair of window rows and window columns that are inside of the image. With Kv valid taps and pb
+    ones among the weights there, the part is ``Kv - 2 pb`` for bits and ``255 (Kv - 2 pb)`` for u8.
+
+    Args:
+        block: the layer.
+        channels: columns of the table, at least the output channels; those beyond hold zeros.
+
+    Returns:
+        "corrections": int32 ``[classes * channels]``;
+        "offsets": int32 ``[out_height + out_width]``: the class of output pixel (y, x) begins at
+        ``offsets[y] + offsets[out_height + x]``.
+    """
+    (row_parts, row_class), (column_parts, column_class) = _classes(block)
+    ones = count_ones(block.weights)  # [out, kernel rows, kernel columns]
+    part = (block.channels - 2 * ones).cumsum(axis=1).cumsum(axis=2)
+    integral = np.zeros((block.out_channels, block.kernel[0] + 1, block.kernel[1] + 1), dtype=np.int64)
+    integral[:, 1:, 1:] = part
+    (top, bottom), (left, right) = row_parts.T, column_parts.T
+    rows = integral[:, bottom] - integral[:, top]
+    table = rows[:, :, right] - rows[:, :, left]  # [out, row classes, column classes]
+    if block.input == "u8":
+        table *= INPUT_MAX
+    padded = np.zeros((len(row_parts), len(column_parts), channels), dtype=np.int32)
+    padded[:, :, : block.out_channels] = table.transpose(1, 2, 0)
+    offsets = np.concatenate((row_class * (len(column_parts) * channels), column_class * channels))
+    return {"corrections": padded.ravel(), "offsets": offsets.astype(np.int32)}
+
+
+def channel_constants(block: Block, channels: int) -> dict[str, Array]:
+    """Constants of the output, padded to ``channels``, a multiple of 64 where the output is bits.
+
+    Returns:
+        bits: "first" int32 ``[channels]``, thresholds, padded with :data:`NEVER`; "second" uint64 ``[channels / 64]``,
+        the falling channels as bits. f32: "first" and "second" float32 ``[channels]``, scale and shift, padded with
+        zeros. i32: nothing.
+    """
+    if block.output == "i32":
+        return {}
+    if block.output == "bits":
+        assert block.thresholds is not None
+        assert block.falling is not None
+        falling = np.zeros(num_words(channels), dtype=np.uint64)
+        falling[: block.out_words] = pack_bits(block.falling)
+        return {"first": _padded(block.thresholds, channels, NEVER), "second": falling}
+    assert block.scale is not None
+    assert block.shift is not None
+    return {"first": _padded(block.scale, channels, 0), "second": _padded(block.shift, channels, 0)}
+
+
+def block_arguments(
+    block: Block, batch: int, source: int, result: int, prepared: dict[str, int]
+) -> tuple[Argument, ...]:
+    """BLOCK_PARAMETERS of ``common.cuh``; arrays that a method did not prepare are null."""
+    pointers = (source, result, *(prepared.get(k, 0) for k in ("weights", "corrections", "offsets", "first", "second")))
+    sizes = (
+        *(rows_of(block, batch), block.height, block.width, block.channels),
+        *(*block.kernel, *block.stride, *block.padding),
+        *(block.out_height, block.out_width, block.out_channels, OUTPUTS[block.output]),
+    )
+    return (*map(address, pointers), *map(np.int32, sizes))
+
+
+def padded_words(block: Block) -> int:
+    """Output channels rounded up to whole words."""
+    return round_up(block.out_channels, WORD_BITS)
+
+
+def count_ones(words: Words) -> npt.NDArray[np.int64]:
+    """Bits that are 1, over the last axis: uint64 ``[..., words]`` to int64 ``[...]``."""
+    ones: npt.NDArray[np.int64] = _ONES[np.ascontiguousarray(words).view(np.uint16)].sum(axis=-1, dtype=np.int64)
+    return ones
+
+
+def _classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
+    """For rows and columns: the different parts ``[classes, 2]``, and the class of every output row or column."""
+    found = []
+    for axis, (size, out_size) in enumerate(((block.height, block.out_height), (block.width, block.out_width))):
+        ends = window_parts(size, block.kernel[axis], block.stride[axis], block.padding[axis], out_size)
+        parts, classes = np.unique(np.stack(ends, axis=1), axis=0, return_inverse=True)
+        found.append((parts, classes.reshape(-1)))
+    return tuple(found)
+
+
+def _num_classes(block: Block) -> int:
+    (rows, _), (columns, _) = _classes(block)
+    return len(rows) * len(columns)
+
+
+def _padded(values: Array, length: int, filler: int) -> Array:
+    result = np.full(length, filler, dtype=values.dtype)
+    result[: len(values)] = values
+    return result
