@@ -126,6 +126,22 @@ class Launch:
     defines: tuple[tuple[str, int], ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class Variant:
+    """One compilation of one source. Modules that make launches list all that they may ask for, as ``VARIANTS``, so
+    that tests can compile and disassemble whatever can run.
+
+    Attributes:
+        source, defines: as in :class:`Launch`.
+        first, last: least and greatest compute capability that it is meant for; None: no greatest.
+    """
+
+    source: str
+    defines: tuple[tuple[str, int], ...] = ()
+    first: Capability = (7, 5)
+    last: Capability | None = None
+
+
 class Method(Protocol):
     """One way to compute blocks."""
 
