@@ -52,6 +52,7 @@ struct Options {
   uint64_t seed = 0;
   uint64_t memory_bytes = uint64_t{4} << 30;        // of the simulated device
   uint64_t instruction_budget = uint64_t{1} << 36;  // lane instructions per launch
+  uint64_t first_address = uint64_t{1} << 32;       // of device memory: devices of one machine share no address
 };
 
 struct Parameter {
@@ -80,6 +81,7 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
 
   const Options& options() const;
+  void set_schedule(Schedule schedule, uint64_t seed = 0);  // of later launches
   uint32_t max_dynamic_shared_bytes() const;  // what the opt-in limit of this capability is, static included
 
   // Device memory. Addresses are multiples of 256 and never reused. What allocate gives is uninitialized;
