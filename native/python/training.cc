@@ -59,6 +59,17 @@ void multiply_bits(nb::handle a, nb::handle a_strict, nb::handle w, int64_t in_f
   call([&] { training::multiply_bits(operands, weights, sums.mutable_data<float>(), num_threads); });
 }
 
+void multiply_bits_int32(nb::handle a, nb::handle w, int64_t in_features, nb::handle out,
+                         int32_t num_threads) {
+  const int64_t words = training::row_words(in_features);
+  const Array a_bits(a, "a", 'Q', {-1, words});
+  const Array w_bits(w, "w", 'Q', {-1, words});
+  const Array sums(out, "out", 'i', {a_bits.length(0), w_bits.length(0)}, Access::write);
+  const training::BitOperands operands = {a_bits.data<uint64_t>(), nullptr, a_bits.length(0)};
+  const training::WeightBits weights = {w_bits.data<uint64_t>(), w_bits.length(0), in_features};
+  call([&] { training::multiply_bits(operands, weights, sums.mutable_data<int32_t>(), num_threads); });
+}
+
 void multiply_bytes(nb::handle a, nb::handle masked, nb::handle w, nb::handle out, int32_t num_threads) {
   const Array a_bytes(a, "a", 'B', {-1, -1});
   const int64_t batch = a_bytes.length(0);
@@ -134,6 +145,8 @@ void add_training(nb::module_& m) {
   m.def("multiply_bits", &multiply_bits, nb::arg("a"), nb::arg("a_strict").none(), nb::arg("w"),
         nb::arg("in_features"), nb::arg("out"), nb::arg("num_threads"),
         "out float32 [batch, out_features] = a w^T of row bits.");
+  m.def("multiply_bits_int32", &multiply_bits_int32, nb::arg("a"), nb::arg("w"), nb::arg("in_features"),
+        nb::arg("out"), nb::arg("num_threads"), "The same of +1 and -1 only, out int32.");
   m.def("to_bytes", &to_bytes, nb::arg("values"), nb::arg("bytes"), nb::arg("zeros").none(),
         nb::arg("num_threads"),
         "values: float32 [rows, cols] of 2u - 255 and 0; bytes: uint8 [rows, cols] gets u (0 for 0), zeros: "

@@ -36,12 +36,14 @@ void pack_weights(nb::handle weights, nb::handle bits, int32_t num_threads) {
   });
 }
 
+// `element` of out: 'f' or 'i'.
+template <char element>
 void convolve_bits(nb::handle signs, nb::handle weights, int64_t in_channels, Pair stride, Pair padding,
                    nb::handle out, int32_t num_threads) {
   const int64_t words = training::row_words(in_channels);
   const Array x(signs, "signs", 'Q', {-1, -1, -1, words});
   const Array w(weights, "weights", 'Q', {-1, -1, -1, words});
-  const Array sums(out, "out", 'f', {x.length(0), -1, -1, w.length(0)}, Access::write);
+  const Array sums(out, "out", element, {x.length(0), -1, -1, w.length(0)}, Access::write);
   const training::Convolution convolution = {
       {x.length(0), x.length(1), x.length(2), in_channels, sums.length(1), sums.length(2), w.length(0),
        w.length(1), w.length(2), padding.first, padding.second},
@@ -49,7 +51,8 @@ void convolve_bits(nb::handle signs, nb::handle weights, int64_t in_channels, Pa
       stride.second,
       x.data<uint64_t>(),
       w.data<uint64_t>(),
-      sums.mutable_data<float>()};
+      element == 'i' ? binarynet::BlockOutput::int32 : binarynet::BlockOutput::float32,
+      sums.mutable_data<void>()};
   check_shape(convolution.shape, stride);
   call([&] { training::convolve_bits(convolution, num_threads); });
 }
@@ -89,10 +92,13 @@ void weight_gradient(nb::handle gradient, nb::handle signs, Pair padding, nb::ha
 void add_training_convolutions(nb::module_& m) {
   m.def("pack_conv_weights", &pack_weights, nb::arg("weights"), nb::arg("bits"), nb::arg("num_threads"),
         "weights float32 [out, in, rows, columns] to bits uint64 [out, rows, columns, words].");
-  m.def("convolve_bits", &convolve_bits, nb::arg("signs"), nb::arg("weights"), nb::arg("in_channels"),
+  m.def("convolve_bits", &convolve_bits<'f'>, nb::arg("signs"), nb::arg("weights"), nb::arg("in_channels"),
         nb::arg("stride"), nb::arg("padding"), nb::arg("out"), nb::arg("num_threads"),
         "out float32 [batch, rows, columns, out] = the convolution of bits [batch, rows, columns, words] "
         "with packed weights.");
+  m.def("convolve_bits_int32", &convolve_bits<'i'>, nb::arg("signs"), nb::arg("weights"),
+        nb::arg("in_channels"), nb::arg("stride"), nb::arg("padding"), nb::arg("out"), nb::arg("num_threads"),
+        "The same, out int32.");
   m.def("conv_input_gradient", &input_gradient, nb::arg("gradient"), nb::arg("weights"), nb::arg("padding"),
         nb::arg("out"), nb::arg("num_threads"),
         "out float32 [batch, rows, columns, in] from the gradient [batch, rows, columns, out] and packed "

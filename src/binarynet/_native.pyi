@@ -74,6 +74,14 @@ class training:  # a submodule (native/python/training*.cc, elementwise.cc)
         num_threads: int,
     ) -> None: ...
     @staticmethod
+    def multiply_bits_int32(
+        a: npt.NDArray[np.uint64],
+        w: npt.NDArray[np.uint64],
+        in_features: int,
+        out: npt.NDArray[np.int32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
     def multiply_signs(
         values: npt.NDArray[np.float32],
         transposed: bool,
@@ -161,6 +169,16 @@ class training:  # a submodule (native/python/training*.cc, elementwise.cc)
         stride: tuple[int, int],
         padding: tuple[int, int],
         out: npt.NDArray[np.float32],
+        num_threads: int,
+    ) -> None: ...
+    @staticmethod
+    def convolve_bits_int32(
+        signs: npt.NDArray[np.uint64],
+        weights: npt.NDArray[np.uint64],
+        in_channels: int,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
+        out: npt.NDArray[np.int32],
         num_threads: int,
     ) -> None: ...
     @staticmethod

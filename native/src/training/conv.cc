@@ -27,7 +27,7 @@ Block block_of(const Convolution& c, int32_t num_threads) {
   const auto narrow = [](int64_t value) { return static_cast<int32_t>(value); };
   Block block = {};
   block.input = BlockInput::bits;
-  block.output = BlockOutput::float32;
+  block.output = c.element;
   block.threads = num_threads;
   block.in_h = narrow(s.in_h);
   block.in_w = narrow(s.in_w);

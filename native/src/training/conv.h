@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/kernels.h"
 #include "training/conv_kernels.h"
 
 namespace binarynet::training {
@@ -14,13 +15,15 @@ void pack_conv_weights(const float* weights, int64_t out_c, int64_t in_c, int64_
                        int32_t num_threads);
 
 // out[n][y][x][o] = sum over ky, kx, i of signs(n, stride_h y + ky - pad_h, stride_w x + kx - pad_w, i) *
-// weights(o, ky, kx, i), exact integers by the inference kernels. in_c * kernel_h * kernel_w <= 2^24.
+// weights(o, ky, kx, i), exact integers by the inference kernels, as float32 or int32. in_c * kernel_h *
+// kernel_w <= 2^24.
 struct Convolution {
   ConvShape shape;
   int64_t stride_h, stride_w;
   const uint64_t* signs;
   const uint64_t* weights;
-  float* out;
+  BlockOutput element;  // of out: float32 or int32
+  void* out;
 };
 void convolve_bits(const Convolution& convolution, int32_t num_threads);
 

@@ -116,6 +116,11 @@ void multiply_bits(const BitOperands& a, const WeightBits& w, float* out, int32_
   for (int64_t i = 0; i < size; ++i) out[i] = static_cast<float>((integer_at(out, i) + strict_sums[i]) / 2);
 }
 
+void multiply_bits(const BitOperands& a, const WeightBits& w, int32_t* out, int32_t num_threads) {
+  if (a.batch == 0 || w.out_features == 0) return;
+  Weights(BlockInput::bits, w, num_threads).multiply(a.words, a.batch, out);
+}
+
 void multiply_bytes(const ByteOperands& a, const WeightBits& w, float* out, int32_t num_threads) {
   const int64_t size = a.batch * w.out_features;
   if (size == 0) return;

@@ -28,6 +28,9 @@ struct BitOperands {
 };
 void multiply_bits(const BitOperands& a, const WeightBits& w, float* out, int32_t num_threads);
 
+// The same product of +-1 (without `strict`), as int32.
+void multiply_bits(const BitOperands& a, const WeightBits& w, int32_t* out, int32_t num_threads);
+
 // a is 2u - 255, or 0 where `masked` (row bits of [batch, in_features], may be null) has a bit, and u is 0.
 struct ByteOperands {
   const uint8_t* bytes;

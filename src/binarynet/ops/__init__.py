@@ -1,9 +1,10 @@
-"""Binarization with straight-through estimators of its gradient, its noise, products, and powers of two."""
+"""Binarization with straight-through estimators of its gradient, its noise, products, packed bits, powers of two."""
 
 from binarynet.ops import convolutions, products
 from binarynet.ops.binarize import binarize_weight, sign, stochastic_sign, stochastic_weight
 from binarynet.ops.estimators import approx_sign, identity_sign, swish_sign
 from binarynet.ops.noise import drop, noise_key, random_words
+from binarynet.ops.packed import pack_bits, unpack_bits, xnor_conv2d, xnor_matmul
 from binarynet.ops.powers import ap2, ap2_value, round_to_ap2
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "drop",
     "identity_sign",
     "noise_key",
+    "pack_bits",
     "products",
     "random_words",
     "round_to_ap2",
@@ -22,4 +24,7 @@ __all__ = [
     "stochastic_sign",
     "stochastic_weight",
     "swish_sign",
+    "unpack_bits",
+    "xnor_conv2d",
+    "xnor_matmul",
 ]
