@@ -188,7 +188,7 @@ def test_seconds_end(run, command):
 
 @needs_peers
 def test_an_inexact_peer_is_absent_and_the_rest_is_timed(run, file, monkeypatch):
-    monkeypatch.setattr(_peers, "INT8_TOLERANCE", 0.0)
+    monkeypatch.setitem(_peers.ROUNDED_TOLERANCE, "int8", 0.0)
     outcome = run("bench", file, "--seconds", 0, "--batch", 2)
     assert outcome.code == 0
     assert "absent: torch int8, too inexact here: differs from the same network in float64 by" in outcome.out

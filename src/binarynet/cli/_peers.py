@@ -10,7 +10,7 @@ import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.cli import _peers_openvino_binary, _peers_torch
+from binarynet.cli import _peers_openvino_binary, _peers_torch, _peers_torch_cuda
 from binarynet.cli._float_network import ZERO, FloatNetwork, evaluate, float_layer, float_network
-from binarynet.cli._peers_common import Absence, Array, Kind, LayerShape, Loaded, Peer
-from binarynet.errors import BinaryNetError, UsageError, VerificationError
+from binarynet.cli._peers_common import Absence, Array, Kind, LayerShape, Loaded, OnGpu, Peer
+from binarynet.errors import BackendUnavailableError, BinaryNetError, UsageError, VerificationError
 from binarynet.graph import Graph
 
 REMEDY = "pip install 'binarynet[bench]'"
@@ -33,14 +33,19 @@ ORDINARY = {
     "openvino": "binarynet.cli._peers_openvino",
 }
 """The libraries that run ordinary networks: name to module."""
+ON_GPU = {"torch": "binarynet.cli._peers_torch_cuda"}
+"""The same on a GPU."""
 
 Expected = Callable[[str, Kind, Array], None]
 """Called with a peer's name, kind and values; VerificationError where they are not what they should be."""
 
 FLOAT32_TOLERANCE = 1e-4
-"""Largest difference of a float32 peer from float64, relative to the largest magnitude; with bfloat16 it is 5e-3."""
-INT8_TOLERANCE = 0.1
-"""Largest difference of an int8 network's scores from float64, root mean square relative to that of the scores."""
+"""Largest difference of a float32 peer from float64, relative to the largest magnitude; with bfloat16 it is 5e-3.
+A dense layer's sums must be exact: its operands are integers."""
+BF16_STEP = 2**-7
+"""The same of a bfloat16 layer, whose exact sums are rounded to eight bits."""
+ROUNDED_TOLERANCE = {"int8": 0.1, "bf16": 0.1, "tf32": 0.01}
+"""Largest difference of a network's scores from float64, root mean square relative to that of the scores."""
 INT8_STEPS = 0.51
 """Largest difference of an int8 layer's codes from the exact sums of its own operands, in steps of the codes."""
 NUM_CHECKED = 3
@@ -49,7 +54,7 @@ NUM_CHECKED = 3
 
 @contextmanager
 def network_peers(
-    graph: Graph, images: npt.NDArray[np.uint8], num_threads: int
+    graph: Graph, images: npt.NDArray[np.uint8], num_threads: int, gpu: OnGpu | None = None
 ) -> Iterator[tuple[list[Peer], list[Absence]]]:
     """Peers for a network that this machine has, ready to run and checked; those that it has not, with the reason.
 
@@ -57,20 +62,25 @@ def network_peers(
         graph: the network, a chain of layers.
         images: uint8 ``[n, *input shape]``: the batch that peers run.
         num_threads: for each of them.
+        gpu: take those that compute on a GPU.
     """
-    with _open(num_threads) as collected:
+    with _open(num_threads, gpu) as collected:
         collected.add_ordinary(lambda: float_network(graph, images))
-        collected.add_binary(_peers_openvino_binary.BinaryNetwork(graph, images))
+        if gpu is None:
+            collected.add_binary(_peers_openvino_binary.BinaryNetwork(graph, images))
         yield collected.found, collected.absent
 
 
 @contextmanager
-def layer_peers(layer: LayerShape, batch: int, num_threads: int) -> Iterator[tuple[list[Peer], list[Absence]]]:
+def layer_peers(
+    layer: LayerShape, batch: int, num_threads: int, gpu: OnGpu | None = None
+) -> Iterator[tuple[list[Peer], list[Absence]]]:
     """The same for a single layer, on a random batch (:func:`layer_input`)."""
     inputs = layer_input(layer, batch)
-    with _open(num_threads) as collected:
+    with _open(num_threads, gpu) as collected:
         collected.add_ordinary(lambda: float_layer(layer, inputs))
-        collected.add_binary(_peers_openvino_binary.BinaryLayer(layer, inputs))
+        if gpu is None:
+            collected.add_binary(_peers_openvino_binary.BinaryLayer(layer, inputs))
         yield collected.found, collected.absent
 
 
@@ -93,9 +103,10 @@ def build(folder: Path) -> Callable[[], Any]:
 
 
 @contextmanager
-def _open(num_threads: int) -> Iterator[_Collected]:
-    with tempfile.TemporaryDirectory(prefix="binarynet-peers-") as folder, threads(num_threads):
-        yield _Collected(Path(folder), num_threads)
+def _open(num_threads: int, gpu: OnGpu | None) -> Iterator[_Collected]:
+    place = nullcontext() if gpu is None else _peers_torch_cuda.on_device(gpu.ordinal)
+    with tempfile.TemporaryDirectory(prefix="binarynet-peers-") as folder, threads(num_threads), place:
+        yield _Collected(Path(folder), num_threads, gpu)
 
 
 @contextmanager
@@ -114,10 +125,10 @@ def threads(num_threads: int) -> Iterator[None]:
 class _Collected:
     """The peers found so far, and those that are absent."""
 
-    def __init__(self, folder: Path, num_threads: int) -> None:
+    def __init__(self, folder: Path, num_threads: int, gpu: OnGpu | None) -> None:
         self.found: list[Peer] = []
         self.absent: list[Absence] = []
-        self._folder, self._num_threads = folder, num_threads
+        self._folder, self._num_threads, self._gpu = folder, num_threads, gpu
 
     def add_ordinary(self, make: Callable[[], FloatNetwork]) -> None:
         """Peers with real weights for the network that ``make`` gives."""
@@ -127,7 +138,7 @@ class _Collected:
             self.absent.append(Absence("float32 and int8", str(error)))
             return
         expected = _Expected(network)
-        for library, module in ORDINARY.items():
+        for library, module in (ORDINARY if self._gpu is None else ON_GPU).items():
             self._add(library, importlib.import_module(module), network, lambda: expected)
 
     def add_binary(self, subject: _peers_openvino_binary.BinaryNetwork | _peers_openvino_binary.BinaryLayer) -> None:
@@ -141,7 +152,12 @@ class _Collected:
         except ImportError as error:
             self.absent.append(Absence(library, f"not installed ({error.name or error}): {REMEDY}"))
             return
+        except BackendUnavailableError as error:
+            self.absent.append(Absence(library, str(error)))
+            return
         for name, kind in module.names(subject).items():
+            if name == _peers_torch_cuda.AUTOTUNED and not (self._gpu and self._gpu.autotune):
+                continue
             folder = self._folder / str(len(self.found) + len(self.absent))
             try:
                 loaded = self._loaded(module, name, subject, folder)
@@ -158,7 +174,7 @@ class _Collected:
             try:
                 compare(name, kind, values)
             except VerificationError as error:
-                how = "too inexact" if kind == "int8" else "wrong"
+                how = "too inexact" if kind in ROUNDED_TOLERANCE else "wrong"
                 self.absent.append(Absence(name, f"{how} here: {str(error).removeprefix(f'{name}: ')}"))
                 continue
             model_bytes = sum(path.stat().st_size for path in (folder / "model").iterdir())
@@ -217,14 +233,19 @@ class _Expected:
                 f"{list(values.shape)}, {np.count_nonzero(~np.isfinite(values))} of them not finite"
             )
         given = values[self.images].astype(np.float64)
-        if kind == "float32":
-            error, limit = np.abs(given - self.exact).max() / np.abs(self.exact).max(), FLOAT32_TOLERANCE
+        if kind == "float32" or (self.network.is_layer and kind != "int8"):
+            error, limit = np.abs(given - self.exact).max() / np.abs(self.exact).max(), self._tolerance(kind)
         elif self.codes is None:
             difference = np.sqrt(np.mean((given - self.exact) ** 2))
-            error, limit = difference / np.sqrt(np.mean(self.exact**2)), INT8_TOLERANCE
+            error, limit = difference / np.sqrt(np.mean(self.exact**2)), ROUNDED_TOLERANCE[kind]
         elif np.array_equal(given, self.sums):
             return
         else:
             error, limit = np.abs(given - self.codes).max() / self.network.activation_step, INT8_STEPS
         if error > limit:
             raise VerificationError(f"{name}: differs from the same network in float64 by {error:.3g}, over {limit}")
+
+    def _tolerance(self, kind: Kind) -> float:
+        if kind == "bf16":
+            return BF16_STEP
+        return 0.0 if self.network.is_layer and self.network.steps[0].kind == "dense" else FLOAT32_TOLERANCE

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Kind = Literal["float32", "int8", "binary"]
+Kind = Literal["float32", "tf32", "bf16", "int8", "binary"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,19 @@ class Absence:
 
     name: str
     why: str
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """Peers on a GPU instead of on the processor.
+
+    Attributes:
+        ordinal: its number in this process.
+        autotune: those that take minutes to compile, too.
+    """
+
+    ordinal: int
+    autotune: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,8 @@ class Peer:
     Attributes:
         name: library and arithmetic.
         library: library with its version.
-        kind: what it computes in: ``float32`` and ``int8`` are ordinary networks of the same shapes, ``binary`` is the
-            very same network.
+        kind: what it computes in: ``float32``, ``tf32`` (float32 with operands rounded to TF32), ``bf16`` and ``int8``
+            are ordinary networks of the same shapes, ``binary`` is the very same network.
         run: the call to be timed, its input ready made in the library's own form.
         file_bytes: size of its model's files on disk, per layer where ``layers`` are several.
         details: the kernels that the library says it uses; empty where it does not say.

@@ -106,13 +106,13 @@ def load(name: str, folder: Path, inputs: Array, num_threads: int) -> Loaded:
     saved = torch.load(folder / "model.pt", weights_only=True)
     x = torch.from_numpy(inputs)
     if name == INT_MM:
-        return _exact_product(saved["steps"][0], x)
+        return exact_product(saved["steps"][0], x)
     if name == INT8:
         return _int8(saved["steps"], saved["codes"], x)
     layout = torch.channels_last if name == CHANNELS_LAST else torch.contiguous_format
     if x.ndim == 4:
         x = x.contiguous(memory_format=layout)
-    module = torch.nn.Sequential(*(_layer(step, layout) for step in saved["steps"])).eval()
+    module = network(saved["steps"], layout)
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
@@ -120,6 +120,13 @@ def load(name: str, folder: Path, inputs: Array, num_threads: int) -> Loaded:
         return scores
 
     return Loaded(run, lambda scores: scores.numpy())
+
+
+def network(steps: list[dict[str, Any]], layout: torch.memory_format) -> nn.Sequential:
+    """The module that was saved, in float32 on the CPU; ``layout``: of its images."""
+    from torch import nn
+
+    return nn.Sequential(*(_layer(step, layout) for step in steps)).eval()
 
 
 def _layer(step: dict[str, Any], layout: torch.memory_format) -> nn.Module:
@@ -146,12 +153,12 @@ def _layer(step: dict[str, Any], layout: torch.memory_format) -> nn.Module:
     return layer
 
 
-def _exact_product(step: dict[str, Any], codes: torch.Tensor) -> Loaded:
-    """The sums of a dense layer, unscaled: int8 operands, int32 results."""
+def exact_product(step: dict[str, Any], codes: torch.Tensor) -> Loaded:
+    """The sums of a dense layer, unscaled: int8 operands, int32 results; on the device of ``codes``."""
     import torch
 
     x = (codes.to(torch.int16) - ZERO).to(torch.int8)
-    weights = step["weights"].t()
+    weights = step["weights"].to(codes.device).t()
     scale = step["step"] * step["weight_step"]
 
     def run() -> torch.Tensor:
@@ -159,7 +166,7 @@ def _exact_product(step: dict[str, Any], codes: torch.Tensor) -> Loaded:
             sums: torch.Tensor = torch._int_mm(x, weights)
         return sums
 
-    return Loaded(run, lambda sums: scale * sums.numpy().astype(np.float64))
+    return Loaded(run, lambda sums: scale * sums.cpu().numpy().astype(np.float64))
 
 
 def _int8(saved: list[dict[str, Any]], is_layer: bool, codes: torch.Tensor) -> Loaded:

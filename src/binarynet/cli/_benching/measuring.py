@@ -12,8 +12,8 @@ from binarynet.analysis import Party, Spread, Timing, fair_clock, time_interleav
 from binarynet.cli._benching.cooling import Cooling
 from binarynet.cli._benching.limits import Limits, Measured, Probes
 
-Arithmetic = Literal["packed", "float32", "int8", "binary"]
-"""packed: ours. binary: another library's, with the same binary weights."""
+Arithmetic = Literal["packed", "float32", "tf32", "bf16", "int8", "binary"]
+"""packed: ours. binary: another library's, with the same binary weights. tf32: float32, its operands rounded."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ def _median(row: Row) -> float:
 KINDS: dict[str, Callable[[Contender], bool]] = {
     "torch float32": lambda peer: peer.arithmetic == "float32" and peer.name.startswith("torch"),
     "best float32": lambda peer: peer.arithmetic == "float32",
+    "best TF32": lambda peer: peer.arithmetic == "tf32",
+    "best bf16": lambda peer: peer.arithmetic == "bf16",
     "best int8": lambda peer: peer.arithmetic == "int8",
     "best binary": lambda peer: peer.arithmetic == "binary",
 }
