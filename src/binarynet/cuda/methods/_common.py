@@ -79,7 +79,7 @@ def corrections(block: Block, channels: int) -> dict[str, Ints]:
         "offsets": int32 ``[out_height + out_width]``: the class of output pixel (y, x) begins at
         ``offsets[y] + offsets[out_height + x]``.
     """
-    (row_parts, row_class), (column_parts, column_class) = _classes(block)
+    (row_parts, row_class), (column_parts, column_class) = border_classes(block)
     ones = count_ones(block.weights)  # [out, kernel rows, kernel columns]
     part = (block.channels - 2 * ones).cumsum(axis=1).cumsum(axis=2)
     integral = np.zeros((block.out_channels, block.kernel[0] + 1, block.kernel[1] + 1), dtype=np.int64)
@@ -140,8 +140,9 @@ def count_ones(words: Words) -> npt.NDArray[np.int64]:
     return ones
 
 
-def _classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
-    """For rows and columns: the different parts ``[classes, 2]``, and the class of every output row or column."""
+def border_classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
+    """For rows and columns: the parts of the window that are inside of the image, each once, ``[classes, 2]``, first and
+    one past last; and the class of every output row or column."""
     found = []
     for axis, (size, out_size) in enumerate(((block.height, block.out_height), (block.width, block.out_width))):
         ends = window_parts(size, block.kernel[axis], block.stride[axis], block.padding[axis], out_size)
@@ -151,7 +152,7 @@ def _classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.
 
 
 def _num_classes(block: Block) -> int:
-    (rows, _), (columns, _) = _classes(block)
+    (rows, _), (columns, _) = border_classes(block)
     return len(rows) * len(columns)
 
 
