@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from binarynet.cuda.blocks import Argument, Array, Block, Launch, Method, Variant
-from binarynet.cuda.methods._common import address, border_classes, ceil_div
+from binarynet.cuda.methods._common import address, border_classes, ceil_div, round_up
 from binarynet.errors import UsageError
 
 VARIANTS = (Variant("operands.cu"),)
@@ -21,6 +21,7 @@ _THREADS = 256
 _WARPS = _THREADS // 32
 _MOST_BLOCKS = 1 << 14
 """Of a launch whose threads take one element after the other."""
+_ALIGNMENT = 256
 _MOST_HALVES = (1 << 32) - 1
 """Numbers of halves are 32 bits wide, and 0 means none."""
 
@@ -33,16 +34,21 @@ class Layout:
         method: who computes.
         block: what; of its weights, only the shape means anything.
         constants: arrays to be copied to the device once, by name.
-        scratch: bytes of the arrays that the launches fill and read again, by name.
+        made: bytes of the arrays that the launches make, by name.
     """
 
     method: Method
     block: Block
     constants: dict[str, Array]
-    scratch: dict[str, int]
+    made: dict[str, int]
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory of the device that the launches need for themselves."""
+        return sum(map(_aligned, self.made.values()))
 
     def launches(
-        self, batch: int, source: int, weights: int, result: int, constants: dict[str, int], scratch: dict[str, int]
+        self, batch: int, source: int, weights: int, result: int, constants: dict[str, int], scratch: int
     ) -> list[Launch]:
         """How to compute ``batch`` images, at least one: launches for one stream, in this order.
 
@@ -51,30 +57,35 @@ class Layout:
             source: device address of the images.
             weights: that of the weights, uint64 ``[out_channels, kernel rows, kernel columns, words]``.
             result: that of the result.
-            constants, scratch: those of the arrays of these names.
+            constants: those of the arrays of these names.
+            scratch: that of ``scratch_bytes``, contents undefined.
 
         All addresses are multiples of 16.
         """
-        found = []
-        if "index" in self.constants:
-            found.append(self._lay_out(weights, constants["index"], scratch["weights"]))
-        if "corrections" in scratch:
-            found.append(self._correct(weights, constants["parts"], scratch["corrections"]))
-        prepared = {"weights": weights, **constants, **scratch}
+        found, places = [], {}
+        for name, nbytes in self.made.items():
+            places[name] = scratch
+            scratch += _aligned(nbytes)
+        if "weights" in places:
+            found.append(self._lay_out(weights, constants["index"], places["weights"]))
+        if "corrections" in places:
+            found.append(self._correct(weights, constants["parts"], places["corrections"]))
+        prepared = {"weights": weights, **constants, **places}
         return [*found, self.method.launch(self.block, batch, source, result, prepared)]
 
     def _lay_out(self, weights: int, index: int, result: int) -> Launch:
         count = self.constants["index"].size
-        arguments = (*map(address, (weights, index, result)), np.int64(count))
-        return _launch("lay_out", arguments, min(ceil_div(count, _THREADS), _MOST_BLOCKS))
+        return _launch(
+            "lay_out", (weights, index, result), (np.int64(count),), min(ceil_div(count, _THREADS), _MOST_BLOCKS)
+        )
 
     def _correct(self, weights: int, parts: int, corrections: int) -> Launch:
         block = self.block
         rows, columns = (len(classes) for classes, _ in border_classes(block))
-        items = self.scratch["corrections"] // np.dtype(np.int32).itemsize
+        items = self.made["corrections"] // np.dtype(np.int32).itemsize
         sizes = (rows, columns, items // (rows * columns), block.out_channels, block.channels, *block.kernel)
-        arguments = (*map(address, (weights, parts, corrections)), *map(np.int32, sizes))
-        return _launch("correct", arguments, ceil_div(items, _WARPS))
+        pointers = (weights, parts, corrections)
+        return _launch("correct", pointers, tuple(map(np.int32, sizes)), ceil_div(items, _WARPS))
 
 
 def layout(method: Method, block: Block) -> Layout:
@@ -94,17 +105,21 @@ def layout(method: Method, block: Block) -> Layout:
     numbered = np.arange(1, halves + 1, dtype=np.uint32).view(np.uint64).reshape(shape)
     constants = dict(method.prepare(replace(block, weights=numbered)))
     index = np.ascontiguousarray(constants.pop("weights")).view(np.uint32).ravel()
-    scratch = {}
+    made = {}
     if not np.array_equal(index, numbered.view(np.uint32).ravel()):
         constants["index"] = index
-        scratch["weights"] = index.nbytes
+        made["weights"] = index.nbytes
     if (table := constants.pop("corrections", None)) is not None:
         parts = [classes.ravel() for classes, _ in border_classes(block)]
         constants["parts"] = np.concatenate(parts).astype(np.int32)
-        scratch["corrections"] = table.nbytes
+        made["corrections"] = table.nbytes
     nothing = np.broadcast_to(np.uint64(0), shape)
-    return Layout(method, replace(block, weights=nothing), constants, scratch)
+    return Layout(method, replace(block, weights=nothing), constants, made)
 
 
-def _launch(kernel: str, arguments: tuple[Argument, ...], blocks: int) -> Launch:
-    return Launch("operands.cu", kernel, arguments, (blocks, 1, 1), _THREADS)
+def _aligned(nbytes: int) -> int:
+    return round_up(nbytes, _ALIGNMENT)
+
+
+def _launch(kernel: str, pointers: tuple[int, ...], sizes: tuple[Argument, ...], blocks: int) -> Launch:
+    return Launch("operands.cu", kernel, (*map(address, pointers), *sizes), (blocks, 1, 1), _THREADS)

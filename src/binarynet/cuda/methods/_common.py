@@ -141,7 +141,7 @@ def count_ones(words: Words) -> npt.NDArray[np.int64]:
 
 
 def border_classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
-    """For rows and columns: the parts of the window that are inside of the image, each once, ``[classes, 2]``, first and
+    """For rows and columns: the different parts of the window that are inside of the image, ``[classes, 2]``, first and
     one past last; and the class of every output row or column."""
     found = []
     for axis, (size, out_size) in enumerate(((block.height, block.out_height), (block.width, block.out_width))):
