@@ -6,7 +6,7 @@ axis, image after image, without gaps. Addresses that kernels are given are mult
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -115,6 +115,8 @@ class Launch:
         threads: per block.
         shared_bytes: dynamic shared memory of a block.
         defines: macros that the source is compiled with; few variants, since each one is compiled once per machine.
+        shared_by: where positive, blocks of threads share the work whatever their number, in multiples of this: as many
+            as run at a time are enough (:meth:`fitted`).
     """
 
     source: str
@@ -124,6 +126,14 @@ class Launch:
     threads: int
     shared_bytes: int = 0
     defines: tuple[tuple[str, int], ...] = field(default=())
+    shared_by: int = 0
+
+    def fitted(self, multiprocessors: int) -> Launch:
+        """The same with no more blocks of threads than the device has multiprocessors, where they share the work."""
+        if not self.shared_by:
+            return self
+        blocks = max(multiprocessors // self.shared_by, 1) * self.shared_by
+        return replace(self, grid=(min(self.grid[0], blocks), *self.grid[1:]))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,304 @@
+"""Products of warpgroups with bulk copies, for large layers on Hopper (sm_90a): ``source/wgmma_*.cu``.
+
+One-bit wgmma does 32,768 multiply-accumulates per cycle and multiprocessor if it takes as long as 8-bit wgmma on as
+many bytes (not measured): then m64n256k256 takes 128 cycles and reads 10 KiB of shared memory.
+
+* Dense layers: a stage of 1024 bits of 128 rows and 256 channels is 1024 cycles of products, which read 80 KiB, beside
+  48 KiB that arrive: with 128 bytes per cycle shared memory is as busy as the tensor cores. The ones of activations are
+  another 16 KiB and a quarter of the popcount pipe, for the first of the tiles that a block of threads has of the same
+  rows. 48 KiB per 1024 cycles and multiprocessor are more than the second-level cache gives all of them (about 30 bytes
+  per cycle each): this is the bound, short of clusters that share what arrives.
+* Convolutions: weights stay, a patch of 64 output pixels arrives once for all taps, 100 pixels for 3x3. What is left is
+  the tensor cores, and writing the output of small layers, which overlaps with the products of other warpgroups.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from binarynet.cuda.blocks import Array, Block, Capability, Launch, TensorMap, Variant
+from binarynet.cuda.methods._common import (
+    OUTPUTS,
+    address,
+    ceil_div,
+    channel_constants,
+    corrections,
+    round_up,
+    rows_of,
+    why_no_corrections,
+)
+
+HOPPER = (9, 0)
+WARPGROUP = 128
+SHARED_BYTES = 232448
+"""Shared memory that a block of threads may ask for on compute capability 9.0."""
+
+TILE_CHANNELS = 256
+"""Tables of constants are padded to the widest tile."""
+
+DENSE, CONVOLUTION = "wgmma_dense.cu", "wgmma_convolution.cu"
+DENSE_CONSUMERS = 2
+DENSE_ROWS = 64 * DENSE_CONSUMERS
+STAGES = 4
+WIDTH = 128
+PATTERN = 1024
+
+CONSUMERS = {128: 4, 256: 2}
+"""Consumer warpgroups of convolutions by the channels of a tile: as many as registers suffice for."""
+SIDE, PIECE = 8, 16
+PIECE_CHANNELS = 8 * PIECE
+MAX_STAGES, MAX_GROUPS = 8, 16
+ALIGNMENT = 128
+
+REACH = 1 << 30
+"""Beyond any 2 popc(a AND w) - pa: sums are less than 2^24 (graph.ir), or at least fit an int32 when doubled."""
+
+
+def _defines(columns: int, consumers: int) -> tuple[tuple[str, int], ...]:
+    return (("COLUMNS", columns), ("CONSUMERS", consumers))
+
+
+VARIANTS = (
+    *(Variant(DENSE, _defines(columns, DENSE_CONSUMERS), HOPPER, HOPPER) for columns in CONSUMERS),
+    *(Variant(CONVOLUTION, _defines(columns, consumers), HOPPER, HOPPER) for columns, consumers in CONSUMERS.items()),
+)
+
+
+class Wgmma:
+    """Dense layers, and convolutions of stride 1 whose channels are a multiple of 128 and whose weights fit."""
+
+    name = "wgmma"
+
+    def why_not(self, block: Block, capability: Capability) -> str:
+        if capability != HOPPER:
+            return f"wgmma exists on compute capability 9.0 alone, not on {capability[0]}.{capability[1]}"
+        if block.input != "bits":
+            return "inputs of 8 bits"
+        if not _is_dense(block):
+            return why_no_corrections(block, TILE_CHANNELS) or _why_no_convolution(block)
+        if _row_words(block) % 2:
+            return f"rows of {8 * _row_words(block)} bytes: bulk copies need multiples of 16 (128 channels)"
+        return ""
+
+    def prepare(self, block: Block) -> dict[str, Array]:
+        channels = round_up(block.out_channels, TILE_CHANNELS)
+        tables = corrections(block, channels)
+        constants = channel_constants(block, channels)
+        table = tables["corrections"]
+        if block.output == "bits":
+            table = _limits(constants["first"], table)
+            constants = {"first": constants["second"]}
+        prepared = {"table": table, **constants}
+        if _is_dense(block):
+            return {"weights": np.ascontiguousarray(block.weights), **prepared}
+        return {
+            "weights": _tiled_weights(block, _columns(block)),
+            "descriptors": _descriptors(block),
+            "offsets": tables["offsets"],
+            **prepared,
+        }
+
+    def launch(self, block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
+        make = _dense_launch if _is_dense(block) else _convolution_launch
+        return make(block, batch, source, result, prepared)
+
+
+def _is_dense(block: Block) -> bool:
+    """Whether every output pixel sees contiguous words of its own: the window is the image, or one pixel."""
+    whole = block.kernel == (block.height, block.width)
+    single = block.kernel == (1, 1) and block.stride == (1, 1)
+    return block.padding == (0, 0) and (whole or single)
+
+
+def _row_words(block: Block) -> int:
+    return block.kernel[0] * block.kernel[1] * block.words
+
+
+def _limits(thresholds: Array, table: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Smallest 2 popc(a AND w) - pa for which correction - 2 pa + 4 popc(a AND w) reaches the threshold."""
+    above = thresholds.astype(np.int64) - table.reshape(-1, len(thresholds))
+    limits: npt.NDArray[np.int32] = np.clip(-(-above // 2), -REACH, REACH).astype(np.int32).ravel()
+    return limits
+
+
+def _constants(prepared: dict[str, int]) -> tuple[np.uint64, ...]:
+    return tuple(address(prepared.get(name, 0)) for name in ("table", "first", "second"))
+
+
+# ---- dense layers
+
+
+def _dense_launch(block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
+    rows, words = rows_of(block, batch), _row_words(block)
+    columns = _dense_columns(rows, block.out_channels)
+    return Launch(
+        source=DENSE,
+        kernel="wgmma_dense",
+        arguments=(
+            _matrix(source, rows, words, DENSE_ROWS),
+            _matrix(prepared["weights"], block.out_channels, words, columns),
+            address(result),
+            *_constants(prepared),
+            *map(np.int32, (rows, words, block.out_channels, OUTPUTS[block.output])),
+        ),
+        grid=(ceil_div(rows, DENSE_ROWS) * ceil_div(block.out_channels, columns), 1, 1),
+        threads=WARPGROUP * (DENSE_CONSUMERS + 1),
+        shared_bytes=PATTERN + STAGES * ((DENSE_ROWS + columns) * WIDTH + 16),
+        defines=_defines(columns, DENSE_CONSUMERS),
+        shared_by=1,
+    )
+
+
+def _dense_columns(rows: int, out_channels: int) -> int:
+    """Narrow tiles where wide ones would be too few for a GPU of about 130 multiprocessors."""
+    wide = ceil_div(rows, DENSE_ROWS) * ceil_div(out_channels, 256)
+    return 256 if out_channels > 128 and wide > 66 else 128
+
+
+def _matrix(at: int, rows: int, words: int, box_rows: int) -> TensorMap:
+    return TensorMap(
+        address=at,
+        element_bytes=1,
+        sizes=(8 * words, rows),
+        strides=(8 * words,),
+        box=(WIDTH, box_rows),
+        swizzle=128,
+    )
+
+
+# ---- convolutions
+
+
+def _patch(block: Block) -> tuple[int, int]:
+    """Rows and columns of a patch: 8 x 8 output pixels and halo."""
+    return SIDE + block.kernel[0] - 1, SIDE + block.kernel[1] - 1
+
+
+def _patch_bytes(block: Block) -> int:
+    height, width = _patch(block)
+    return round_up(block.channels // PIECE_CHANNELS * height * width * PIECE, ALIGNMENT)
+
+
+def _steps(block: Block) -> int:
+    """Products of 256 taps."""
+    return ceil_div(block.taps, 2 * PIECE_CHANNELS)
+
+
+def _shared_bytes(block: Block, columns: int, stages: int) -> int:
+    height, width = _patch(block)
+    return (
+        ALIGNMENT
+        + 8 * (2 * MAX_STAGES + MAX_GROUPS)
+        + _steps(block) * (columns * 2 * PIECE + 8)
+        + stages * _patch_bytes(block)
+        + CONSUMERS[columns] * 2 * height * width * 4
+    )
+
+
+def _columns(block: Block) -> int:
+    """Channels of a tile; 0 where no tile fits."""
+    wide_is_full = round_up(block.out_channels, 256) == round_up(block.out_channels, 128)
+    for columns in (256, 128) if wide_is_full else (128, 256):
+        if _shared_bytes(block, columns, 2) <= SHARED_BYTES and _steps(block) <= 4 * MAX_GROUPS:
+            return columns
+    return 0
+
+
+def _why_no_convolution(block: Block) -> str:
+    if block.stride != (1, 1):
+        return f"stride {block.stride}: only 1"
+    if block.channels % PIECE_CHANNELS:
+        return f"{block.channels} channels: only multiples of {PIECE_CHANNELS}"
+    if block.taps < 2 * PIECE_CHANNELS:
+        return f"{block.taps} taps: at least {2 * PIECE_CHANNELS}"
+    if max(_patch(block)) > 16:
+        return f"window {block.kernel}: at most 9 x 9"
+    if not _columns(block):
+        return f"{block.taps} taps: the weights of 128 channels do not fit in shared memory"
+    return ""
+
+
+def _slots(block: Block) -> list[int]:
+    """Address within a patch of every tap's and piece's first core matrix, ascending: pieces, then taps."""
+    height, width = _patch(block)
+    return [
+        ((piece * height + y) * width + x) * PIECE
+        for piece in range(block.channels // PIECE_CHANNELS)
+        for y in range(block.kernel[0])
+        for x in range(block.kernel[1])
+    ]
+
+
+def _pairs(slots: int) -> list[tuple[int, int]]:
+    """Slots of every step. An odd last one has its predecessor beside it, whose weights are zero there."""
+    pairs = [(i, i + 1) for i in range(0, slots - 1, 2)]
+    return [*pairs, (slots - 2, slots - 1)] if slots % 2 else pairs
+
+
+def _descriptors(block: Block) -> npt.NDArray[np.uint64]:
+    """Matrix descriptors of operand A for a patch at address 0 (PTX ISA, wgmma, matrix descriptor format)."""
+    slots = _slots(block)
+    next_rows = _patch(block)[1] * PIECE
+    return np.array(
+        [slots[i] >> 4 | (slots[j] - slots[i]) >> 4 << 16 | next_rows >> 4 << 32 for i, j in _pairs(len(slots))],
+        dtype=np.uint64,
+    )
+
+
+def _tiled_weights(block: Block, columns: int) -> npt.NDArray[np.uint8]:
+    """uint8 ``[tiles, steps, 2, columns, 16]``: contiguous core matrices, channels beyond the last one zero."""
+    pieces = block.channels // PIECE_CHANNELS
+    weights = np.ascontiguousarray(block.weights).view(np.uint8).reshape(block.out_channels, -1, pieces, PIECE)
+    by_slot = weights.transpose(2, 1, 0, 3).reshape(-1, block.out_channels, PIECE)
+    pairs = _pairs(len(by_slot))
+    channels = round_up(block.out_channels, columns)
+    steps = np.zeros((len(pairs), 2, channels, PIECE), dtype=np.uint8)
+    steps[:, :, : block.out_channels] = by_slot[np.array(pairs)]
+    if len(by_slot) % 2:
+        steps[-1, 0] = 0
+    tiles = steps.reshape(len(pairs), 2, -1, columns, PIECE).transpose(2, 0, 1, 3, 4)
+    return np.ascontiguousarray(tiles)
+
+
+def _images(block: Block, batch: int, source: int) -> TensorMap:
+    """The input. With 128 channels a row of pixels is contiguous and copied as one dimension."""
+    height, width = _patch(block)
+    pixel = 8 * block.words
+    line, image = block.width * pixel, block.height * block.width * pixel
+    if pixel == PIECE:
+        sizes, strides, box = (line, 1, block.height, batch), (line, line, image), (width * PIECE, 1, height, 1)
+    else:
+        sizes = (pixel, block.width, block.height, batch)
+        strides, box = (pixel, line, image), (PIECE, width, height, 1)
+    return TensorMap(address=source, element_bytes=1, sizes=sizes, strides=strides, box=box)
+
+
+def _convolution_launch(block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
+    rows_of(block, batch)
+    columns = _columns(block)
+    consumers = CONSUMERS[columns]
+    tiles = ceil_div(block.out_channels, columns)
+    patches = batch * ceil_div(block.out_height, SIDE) * ceil_div(block.out_width, SIDE)
+    free = SHARED_BYTES - _shared_bytes(block, columns, 0)
+    stages = min(free // _patch_bytes(block), MAX_STAGES)
+    sizes = (
+        *(batch, block.channels, block.out_height, block.out_width, *block.kernel, *block.padding),
+        *(_steps(block), stages, block.out_channels, OUTPUTS[block.output]),
+    )
+    return Launch(
+        source=CONVOLUTION,
+        kernel="wgmma_convolution",
+        arguments=(
+            _images(block, batch, source),
+            *(address(prepared[name]) for name in ("weights", "descriptors", "offsets")),
+            address(result),
+            *_constants(prepared),
+            *map(np.int32, sizes),
+        ),
+        grid=(ceil_div(patches, consumers) * tiles, 1, 1),
+        threads=WARPGROUP * (consumers + 1),
+        shared_bytes=_shared_bytes(block, columns, stages),
+        defines=_defines(columns, consumers),
+        shared_by=tiles,
+    )
