@@ -175,9 +175,14 @@ def _patch(block: Block) -> tuple[int, int]:
     return SIDE + block.kernel[0] - 1, SIDE + block.kernel[1] - 1
 
 
-def _patch_bytes(block: Block) -> int:
+def _plane_bytes(block: Block) -> int:
+    """128 channels of a patch; bulk tensor copies begin at multiples of 128 bytes."""
     height, width = _patch(block)
-    return round_up(block.channels // PIECE_CHANNELS * height * width * PIECE, ALIGNMENT)
+    return round_up(height * width * PIECE, ALIGNMENT)
+
+
+def _patch_bytes(block: Block) -> int:
+    return block.channels // PIECE_CHANNELS * _plane_bytes(block)
 
 
 def _steps(block: Block) -> int:
@@ -221,9 +226,9 @@ def _why_no_convolution(block: Block) -> str:
 
 def _slots(block: Block) -> list[int]:
     """Address within a patch of every tap's and piece's first core matrix, ascending: pieces, then taps."""
-    height, width = _patch(block)
+    width = _patch(block)[1]
     return [
-        ((piece * height + y) * width + x) * PIECE
+        piece * _plane_bytes(block) + (y * width + x) * PIECE
         for piece in range(block.channels // PIECE_CHANNELS)
         for y in range(block.kernel[0])
         for x in range(block.kernel[1])

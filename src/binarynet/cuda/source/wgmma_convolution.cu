@@ -1,11 +1,11 @@
 // Convolutions of stride 1 with wgmma: the weights of COLUMNS output channels stay in shared memory, patches
 // of the input stream by.
 //
-// A patch is what 8 x 8 output pixels of one image see, halo included, copied once: [channels / 128][rows]
-// [columns][16 bytes], zeros outside of the image. Eight neighbours in a row are 128 contiguous bytes, a core
-// matrix of wgmma, wherever they begin: so every tap of the window is the same patch seen from another first
-// address, and nothing is copied or counted once per tap. Each consumer warpgroup has patches of its own, so
-// that one writes its output while another multiplies.
+// A patch is what 8 x 8 output pixels of one image see, halo included, copied once: for every 128 channels a
+// plane [rows][columns][16 bytes], zeros outside of the image. Eight neighbours in a row are 128 contiguous
+// bytes, a core matrix of wgmma, wherever they begin: so every tap of the window is the same patch seen from
+// another first address, and nothing is copied or counted once per tap. Each consumer warpgroup has patches
+// of its own, so that one writes its output while another multiplies.
 #include "wgmma_output.cuh"
 
 #ifndef COLUMNS
@@ -32,7 +32,7 @@ struct Layout {
 struct Layer {
   int pieces;                     // of a pixel: channels / 128
   int patch_height, patch_width;  // pixels, halo included
-  int patch_bytes;                // rounded up to 128
+  int plane_bytes, patch_bytes;   // one piece of all pixels, a multiple of 128; all pieces
   int out_height, out_width;
   int rows, columns;  // patches of an image
   int patches;        // of the batch
@@ -75,7 +75,7 @@ __device__ __forceinline__ void produce(const TensorMap& source, const unsigned 
     } else {
 #pragma unroll 1
       for (int piece = 0; piece < layer.pieces; piece++) {
-        copy_box(stage + piece * bytes, source, barrier, piece * PIECE, x, y, patch.image);
+        copy_box(stage + piece * layer.plane_bytes, source, barrier, piece * PIECE, x, y, patch.image);
       }
     }
     ring.advance(layer.stages);
@@ -88,7 +88,7 @@ __device__ __forceinline__ void count_pixels(const unsigned char* patch, int* on
   for (int pixel = threadIdx.x % WARPGROUP; pixel < pixels; pixel += WARPGROUP) {
     int sum = 0;
     for (int piece = 0; piece < layer.pieces; piece++) {
-      const uint4 bits = *reinterpret_cast<const uint4*>(patch + (piece * pixels + pixel) * PIECE);
+      const uint4 bits = *reinterpret_cast<const uint4*>(patch + piece * layer.plane_bytes + pixel * PIECE);
       sum += __popc(bits.x) + __popc(bits.y) + __popc(bits.z) + __popc(bits.w);
     }
     ones[pixel] = sum;
@@ -179,7 +179,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   layer.patch_height = SIDE + kernel_height - 1;
   layer.patch_width = SIDE + kernel_width - 1;
   const int pixels = layer.patch_height * layer.patch_width;
-  layer.patch_bytes = (layer.pieces * pixels * PIECE + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  layer.plane_bytes = (pixels * PIECE + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+  layer.patch_bytes = layer.pieces * layer.plane_bytes;
   layer.out_height = out_height;
   layer.out_width = out_width;
   layer.rows = (out_height + SIDE - 1) / SIDE;
