@@ -83,7 +83,7 @@ def test_every_tap_is_the_same_patch_from_another_address(size, channels, kernel
             for i, j in np.ndindex(min(8, block.out_height - 8 * y), min(8, block.out_width - 8 * x)):
                 row, column = 8 * y + i, 8 * x + j
                 offset = prepared["offsets"][row] + prepared["offsets"][block.out_height + column]
-                corrections = prepared["table"][offset + tile * columns :][:columns]
+                corrections = prepared["corrections"][offset + tile * columns :][:columns]
                 last = min(columns, out_channels - tile * columns)
                 found[image, row, column, tile * columns :][:last] = (corrections + rest[i, j])[:last]
     assert ones.any()
@@ -124,7 +124,7 @@ def test_layers_that_shared_memory_has_no_room_for_are_refused():
 
 
 def wgmma_names():
-    return ("weights", "descriptors", "offsets", "table")
+    return ("weights", "descriptors", "offsets", "corrections")
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,10 @@ REACH = 1 << 30
 """Beyond any 2 popc(a AND w) - pa: sums are less than 2^24 (graph.ir), or at least fit an int32 when doubled."""
 
 
+MANY = 66
+"""Tiles of work that a GPU of about 130 multiprocessors should have at least."""
+
+
 def _defines(columns: int, consumers: int) -> tuple[tuple[str, int], ...]:
     return (("COLUMNS", columns), ("CONSUMERS", consumers))
 
@@ -81,15 +85,26 @@ class Wgmma:
             return f"rows of {8 * _row_words(block)} bytes: bulk copies need multiples of 16 (128 channels)"
         return ""
 
+    def suits(self, block: Block, batch: int) -> bool:
+        """Whether so many images keep the multiprocessors busy: on paper, not measured.
+
+        Half of about 130 should have a tile. Tiles that are mostly padding, of K or of pixels, do not count.
+        """
+        if _is_dense(block):
+            tiles = ceil_div(block.rows(batch), DENSE_ROWS) * ceil_div(block.out_channels, 128)
+            return tiles >= MANY and _row_words(block) * 8 >= WIDTH // 2
+        filled = block.rows(batch) / (SIDE * SIDE)
+        return filled * ceil_div(block.out_channels, _columns(block)) >= MANY and 2 * filled >= _patches(block, batch)
+
     def prepare(self, block: Block) -> dict[str, Array]:
         channels = round_up(block.out_channels, TILE_CHANNELS)
         tables = corrections(block, channels)
         constants = channel_constants(block, channels)
-        table = tables["corrections"]
         if block.output == "bits":
-            table = _limits(constants["first"], table)
-            constants = {"first": constants["second"]}
-        prepared = {"table": table, **constants}
+            limits = _limits(constants["first"], tables["corrections"])
+            prepared: dict[str, Array] = {"limits": limits, "first": constants["second"]}
+        else:
+            prepared = {"corrections": tables["corrections"], **constants}
         if _is_dense(block):
             return {"weights": np.ascontiguousarray(block.weights), **prepared}
         return {
@@ -122,8 +137,9 @@ def _limits(thresholds: Array, table: npt.NDArray[np.int32]) -> npt.NDArray[np.i
     return limits
 
 
-def _constants(prepared: dict[str, int]) -> tuple[np.uint64, ...]:
-    return tuple(address(prepared.get(name, 0)) for name in ("table", "first", "second"))
+def _constants(block: Block, prepared: dict[str, int]) -> tuple[np.uint64, ...]:
+    table = "limits" if block.output == "bits" else "corrections"
+    return tuple(address(prepared.get(name, 0)) for name in (table, "first", "second"))
 
 
 # ---- dense layers
@@ -139,7 +155,7 @@ def _dense_launch(block: Block, batch: int, source: int, result: int, prepared: 
             _matrix(source, rows, words, DENSE_ROWS),
             _matrix(prepared["weights"], block.out_channels, words, columns),
             address(result),
-            *_constants(prepared),
+            *_constants(block, prepared),
             *map(np.int32, (rows, words, block.out_channels, OUTPUTS[block.output])),
         ),
         grid=(ceil_div(rows, DENSE_ROWS) * ceil_div(block.out_channels, columns), 1, 1),
@@ -153,7 +169,7 @@ def _dense_launch(block: Block, batch: int, source: int, result: int, prepared: 
 def _dense_columns(rows: int, out_channels: int) -> int:
     """Narrow tiles where wide ones would be too few for a GPU of about 130 multiprocessors."""
     wide = ceil_div(rows, DENSE_ROWS) * ceil_div(out_channels, 256)
-    return 256 if out_channels > 128 and wide > 66 else 128
+    return 256 if out_channels > 128 and wide > MANY else 128
 
 
 def _matrix(at: int, rows: int, words: int, box_rows: int) -> TensorMap:
@@ -173,6 +189,10 @@ def _matrix(at: int, rows: int, words: int, box_rows: int) -> TensorMap:
 def _patch(block: Block) -> tuple[int, int]:
     """Rows and columns of a patch: 8 x 8 output pixels and halo."""
     return SIDE + block.kernel[0] - 1, SIDE + block.kernel[1] - 1
+
+
+def _patches(block: Block, batch: int) -> int:
+    return batch * ceil_div(block.out_height, SIDE) * ceil_div(block.out_width, SIDE)
 
 
 def _plane_bytes(block: Block) -> int:
@@ -284,7 +304,6 @@ def _convolution_launch(block: Block, batch: int, source: int, result: int, prep
     columns = _columns(block)
     consumers = CONSUMERS[columns]
     tiles = ceil_div(block.out_channels, columns)
-    patches = batch * ceil_div(block.out_height, SIDE) * ceil_div(block.out_width, SIDE)
     free = SHARED_BYTES - _shared_bytes(block, columns, 0)
     stages = min(free // _patch_bytes(block), MAX_STAGES)
     sizes = (
@@ -298,10 +317,10 @@ def _convolution_launch(block: Block, batch: int, source: int, result: int, prep
             _images(block, batch, source),
             *(address(prepared[name]) for name in ("weights", "descriptors", "offsets")),
             address(result),
-            *_constants(prepared),
+            *_constants(block, prepared),
             *map(np.int32, sizes),
         ),
-        grid=(ceil_div(patches, consumers) * tiles, 1, 1),
+        grid=(_patches(block, batch) * tiles, 1, 1),
         threads=WARPGROUP * (consumers + 1),
         shared_bytes=_shared_bytes(block, columns, stages),
         defines=_defines(columns, consumers),

@@ -51,7 +51,7 @@ __device__ __forceinline__ Patch patch_of(int index, const Layer& layer) {
   return {image, (line - image * layer.rows) * SIDE, (index - line * layer.columns) * SIDE};
 }
 
-// With 128 channels a row of the image is one dimension of the map, else columns are: `x_bytes` is 16 or 0.
+// Orders the copies of the weights, then those of patch after patch.
 __device__ __forceinline__ void produce(const TensorMap& source, const unsigned char* weights,
                                         const Layout& at, const Layer& layer, int begin, int stride) {
 #pragma unroll 1
@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
   const int tiles = (out_channels + COLUMNS - 1) / COLUMNS;
   const int stride = gridDim.x / tiles;
   const int tile = blockIdx.x % tiles, begin = blockIdx.x / tiles;
-  if (begin >= stride) return;
+  if (begin >= min(stride, layer.patches)) return;
   const int warpgroup = __shfl_sync(ALL_LANES, threadIdx.x / WARPGROUP, 0);
   if (warpgroup == CONSUMERS) {
     fewer_registers<CONSUMERS == 2 ? 40 : 24>();
