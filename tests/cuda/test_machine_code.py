@@ -1,0 +1,187 @@
+"""What NVRTC makes of every kernel, for every architecture: one-bit tensor instructions where they should be, nothing
+that imitates them, no spills, exactly two roundings, and as many blocks at a time as the launch bounds say."""
+
+from __future__ import annotations
+
+import machine_code as mc
+import pytest
+
+from binarynet.cuda import compiler
+from binarynet.errors import BackendUnavailableError
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="kernels are compiled with NVRTC (extra cuda)")
+
+CASES = [
+    pytest.param(variant, capability, id=f"{mc.describe(variant)}-{mc.ARCHITECTURES[capability]}")
+    for variant in mc.variants()
+    for capability in mc.meant_for(variant)
+]
+PRODUCTS = {"mma": r"BMMA\.168256\.AND\.POPC", "wgmma": r"BGMMA\..*AND\.POPC", "bytes_mma": r"IMMA\.16832\.U8\.S8"}
+"""The instruction that each method is about."""
+
+MMA = """
+extern "C" __global__ void k(const unsigned* a, const unsigned* b, int* o) {
+  int c[4] = {0, 0, 0, 0};
+  asm volatile(
+      "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.%s.popc {%%0,%%1,%%2,%%3},{%%4,%%5,%%6,%%7},{%%8,%%9},"
+      "{%%0,%%1,%%2,%%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  for (int i = 0; i < 4; i++) o[threadIdx.x * 4 + i] = c[i];
+}
+"""
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """Kernels of a text, read."""
+
+    def compile_text(text, architecture):
+        (tmp_path / "text.cu").write_text(text)
+        monkeypatch.setattr(compiler, "SOURCES", tmp_path)
+        cubin, ptx = (compiler.compile_source("text.cu", architecture, (), code) for code in ("cubin", "ptx"))
+        return mc.read(cubin, ptx.decode())["k"]
+
+    return compile_text
+
+
+def method_of(variant):
+    """Name of the module that asks for a variant."""
+    (name,) = {module.__name__.rpartition(".")[2] for module in mc.modules() if variant in module.VARIANTS}
+    return name
+
+
+def test_every_source_is_compiled_by_some_variant():
+    sources = {path.name for path in compiler.SOURCES.glob("*.cu")}
+    assert sources == {variant.source for variant in mc.variants()}
+
+
+@pytest.mark.parametrize("architecture", ["75", "80", "90a"])
+def test_the_architectures_of_the_issue_are_among_those_compiled(architecture):
+    assert any(mc.ARCHITECTURES[c] == architecture for v in mc.variants() for c in mc.meant_for(v))
+
+
+@pytest.mark.parametrize(("variant", "capability"), CASES)
+def test_machine_code(variant, capability):
+    method = method_of(variant)
+    found = mc.kernels(variant.source, mc.ARCHITECTURES[capability], variant.defines)
+    assert found
+    for kernel in found.values():
+        fit = kernel.blocks(capability, kernel.max_threads)
+        print(
+            f"{kernel.name}: {len(kernel.opcodes)} instructions, {kernel.registers} registers,"
+            f" {kernel.shared_bytes} bytes of static shared memory, {fit} blocks of {kernel.max_threads} threads"
+        )
+        assert not mc.spills(kernel), kernel.name
+        assert fit >= kernel.min_blocks, kernel.name
+        assert not kernel.count("FFMA|DFMA|DMUL|DADD"), f"{kernel.name}: a fused or double rounding"
+        if kernel.one_bit_products:
+            assert not mc.emulation(kernel), kernel.name
+    if method in PRODUCTS:
+        assert any(kernel.count(PRODUCTS[method]) for kernel in found.values())
+    else:
+        assert not any(kernel.count("[A-Z]*MMA") for kernel in found.values())
+
+
+def test_scores_are_rounded_twice():
+    """Wherever scores are computed, there is a product and a sum of floats."""
+    with_scores = set()
+    for variant in mc.variants():
+        capability = mc.meant_for(variant)[-1] if variant.last else (9, 0)
+        for kernel in mc.kernels(variant.source, mc.ARCHITECTURES[capability], variant.defines).values():
+            if kernel.count("FMUL|FADD"):
+                with_scores.add(variant.source)
+                assert kernel.count("FMUL"), kernel.name
+                assert kernel.count("FADD"), kernel.name
+    assert "operations.cu" in with_scores
+
+
+# ---- the checks can fail ----
+
+
+def test_and_is_one_instruction_on_ampere_and_hopper(compiled):
+    for architecture in ("80", "89", "90a"):
+        kernel = compiled(MMA % "and", architecture)
+        assert kernel.one_bit_products == 1
+        assert not mc.emulation(kernel)
+        assert sum(kernel.count("BMMA").values()) == 1
+
+
+def test_xor_on_hopper_is_recognized_as_emulation(compiled):
+    assert "XOR" in mc.emulation(compiled(MMA % "xor", "80"))  # an instruction there, but none that Hopper has
+    kernel = compiled(MMA % "xor", "90a")
+    assert "CALL" in mc.emulation(kernel)
+    assert sum(kernel.count("BMMA").values()) == 2
+
+
+@pytest.mark.parametrize("architecture", ["100a", "120"])
+def test_bits_are_imitated_with_bytes_after_hopper(compiled, architecture):
+    """Why the method mma refuses such GPUs."""
+    kernel = compiled(MMA % "and", architecture)
+    assert kernel.count("IMMA")
+    assert not kernel.count("BMMA")
+    assert "IMMA" in mc.emulation(kernel)
+
+
+def test_and_needs_ampere(compiled):
+    with pytest.raises(BackendUnavailableError, match="architecture 75"):
+        compiled(MMA % "and", "75")
+
+
+def test_local_memory_is_noticed(compiled):
+    text = """
+    extern "C" __global__ void k(int* o, int i) {
+      int x[512];
+      for (int j = 0; j < 512; j++) x[j] = o[j];
+      o[0] = x[i];
+    }"""
+    kernel = compiled(text, "90a")
+    assert kernel.stack_bytes == 2048
+    assert "STL" in mc.spills(kernel)
+    assert "2048 bytes" in mc.spills(kernel)
+
+
+def test_spills_under_launch_bounds_are_noticed(compiled):
+    text = """
+    extern "C" __global__ __launch_bounds__(1024, 2) void k(int* o) {
+      int x[64];
+    #pragma unroll
+      for (int j = 0; j < 64; j++) x[j] = o[j * 1024 + threadIdx.x];
+      __syncthreads();
+    #pragma unroll
+      for (int j = 0; j < 64; j++) o[j * 1024 + threadIdx.x] = x[63 - j] * x[j];
+    }"""
+    kernel = compiled(text, "90a")
+    assert kernel.registers <= 32
+    assert (kernel.max_threads, kernel.min_blocks) == (1024, 2)
+    assert mc.spills(kernel)
+
+
+def test_a_fused_multiplication_is_noticed(compiled):
+    text = 'extern "C" __global__ void k(float* o) { o[0] = %s; }'
+    assert compiled(text % "__fmaf_rn(o[0], o[1], o[2])", "90a").count("FFMA")
+    kernel = compiled(text % "__fadd_rn(__fmul_rn(o[0], o[1]), o[2])", "90a")
+    assert not kernel.count("FFMA")
+    assert kernel.count("FMUL")
+    assert kernel.count("FADD")
+
+
+def test_how_many_blocks_fit(compiled):
+    text = """
+    extern "C" __global__ __launch_bounds__(256) void k(int* o) {
+      __shared__ int s[10000];
+      s[threadIdx.x] = o[threadIdx.x];
+      __syncthreads();
+      o[threadIdx.x] = s[255 - threadIdx.x];
+    }"""
+    kernel = compiled(text, "90a")
+    assert kernel.shared_bytes == 40000
+    assert kernel.blocks((9, 0), 256) == 5  # by shared memory: 228 KiB in parts of 41024 bytes
+    assert kernel.blocks((9, 0), 256, 190000) == 1
+    assert kernel.blocks((9, 0), 256, 200000) == 0
+    assert kernel.blocks((9, 0), 512) == 0
+    many = mc.Kernel("k", (), 128, 0, 0, 256, 1, 0)
+    assert many.blocks((9, 0), 256) == 2  # by registers
+    assert many.blocks((9, 0), 96) == 5
+    assert mc.Kernel("k", (), 16, 0, 0, 1024, 1, 0).blocks((8, 9), 1024) == 1  # by threads
+    assert mc.Kernel("k", (), 16, 0, 0, 32, 1, 0).blocks((7, 5), 32) == 16  # by blocks
