@@ -50,6 +50,7 @@ class Kernel:
 
     Attributes:
         opcodes: with their modifiers, in order, NOPs left out.
+        functions: names of the assembler's own functions that it calls.
         registers: per thread.
         stack_bytes: frame of a thread in local memory.
         shared_bytes: static shared memory of a block.
@@ -59,6 +60,7 @@ class Kernel:
 
     name: str
     opcodes: tuple[str, ...]
+    functions: tuple[str, ...]
     registers: int
     stack_bytes: int
     shared_bytes: int
@@ -137,6 +139,7 @@ def read(cubin: bytes, ptx: str) -> dict[str, Kernel]:
         found[name] = Kernel(
             name,
             tuple(o for o in re.findall(_INSTRUCTION, code[name]) if o != "NOP"),
+            tuple(sorted(set(re.findall(r"\$__internal_\d+_\$(\w+)", code[name])))),
             _attribute(text, "REGCOUNT", name),
             max(_attribute(text, kind, name) for kind in ("FRAME_SIZE", "MIN_STACK_SIZE")),
             _shared_bytes(text, name),
@@ -148,7 +151,7 @@ def read(cubin: bytes, ptx: str) -> dict[str, Kernel]:
     return found
 
 
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.]+)")
+_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P[T\d]+\s+)?([A-Z][A-Za-z0-9_.]+)")
 
 
 def _texts(text: str) -> dict[str, str]:
@@ -194,7 +197,8 @@ def emulation(kernel: Kernel) -> str:
 
     Where an architecture lacks an instruction, the assembler puts in a function that computes the same from others.
     """
-    found = [f"{n} {o}" for o, n in kernel.count(r"IMMA|MOVM|CALL|BMMA\..*XOR").items()]
+    found = [f"{n} {o}" for o, n in kernel.count(r"IMMA|MOVM|BMMA\..*XOR").items()]
+    found += [name for name in kernel.functions if "mma" in name]
     if not kernel.count(r"B(G)?MMA\..*AND\.POPC"):
         found.append("no one-bit product")
     return ", ".join(found)

@@ -11,11 +11,17 @@ from binarynet.errors import BackendUnavailableError
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="kernels are compiled with NVRTC (extra cuda)")
 
-CASES = [
-    pytest.param(variant, capability, id=f"{mc.describe(variant)}-{mc.ARCHITECTURES[capability]}")
-    for variant in mc.variants()
-    for capability in mc.meant_for(variant)
-]
+
+def cases():
+    """Every variant on every architecture. The one that has most to show, Hopper where possible, is the quick part."""
+    for variant in mc.variants():
+        meant = mc.meant_for(variant)
+        most = (9, 0) if (9, 0) in meant else meant[-1]
+        for capability in meant:
+            name = f"{mc.describe(variant)}-{mc.ARCHITECTURES[capability]}"
+            yield pytest.param(variant, capability, id=name, marks=[] if capability == most else pytest.mark.slow)
+
+
 PRODUCTS = {"mma": r"BMMA\.168256\.AND\.POPC", "wgmma": r"BGMMA\..*AND\.POPC", "bytes_mma": r"IMMA\.16832\.U8\.S8"}
 """The instruction that each method is about."""
 
@@ -61,7 +67,7 @@ def test_the_architectures_of_the_issue_are_among_those_compiled(architecture):
     assert any(mc.ARCHITECTURES[c] == architecture for v in mc.variants() for c in mc.meant_for(v))
 
 
-@pytest.mark.parametrize(("variant", "capability"), CASES)
+@pytest.mark.parametrize(("variant", "capability"), cases())
 def test_machine_code(variant, capability):
     method = method_of(variant)
     found = mc.kernels(variant.source, mc.ARCHITECTURES[capability], variant.defines)
@@ -110,7 +116,7 @@ def test_and_is_one_instruction_on_ampere_and_hopper(compiled):
 def test_xor_on_hopper_is_recognized_as_emulation(compiled):
     assert "XOR" in mc.emulation(compiled(MMA % "xor", "80"))  # an instruction there, but none that Hopper has
     kernel = compiled(MMA % "xor", "90a")
-    assert "CALL" in mc.emulation(kernel)
+    assert "mma_bit_internal_xor" in mc.emulation(kernel)
     assert sum(kernel.count("BMMA").values()) == 2
 
 
@@ -180,8 +186,8 @@ def test_how_many_blocks_fit(compiled):
     assert kernel.blocks((9, 0), 256, 190000) == 1
     assert kernel.blocks((9, 0), 256, 200000) == 0
     assert kernel.blocks((9, 0), 512) == 0
-    many = mc.Kernel("k", (), 128, 0, 0, 256, 1, 0)
+    many = mc.Kernel("k", (), (), 128, 0, 0, 256, 1, 0)
     assert many.blocks((9, 0), 256) == 2  # by registers
     assert many.blocks((9, 0), 96) == 5
-    assert mc.Kernel("k", (), 16, 0, 0, 1024, 1, 0).blocks((8, 9), 1024) == 1  # by threads
-    assert mc.Kernel("k", (), 16, 0, 0, 32, 1, 0).blocks((7, 5), 32) == 16  # by blocks
+    assert mc.Kernel("k", (), (), 16, 0, 0, 1024, 1, 0).blocks((8, 9), 1024) == 1  # by threads
+    assert mc.Kernel("k", (), (), 16, 0, 0, 32, 1, 0).blocks((7, 5), 32) == 16  # by blocks
