@@ -67,7 +67,7 @@ def test_the_architectures_of_the_issue_are_among_those_compiled(architecture):
     assert any(mc.ARCHITECTURES[c] == architecture for v in mc.variants() for c in mc.meant_for(v))
 
 
-@pytest.mark.parametrize(("variant", "capability"), cases())
+@pytest.mark.parametrize(("variant", "capability"), list(cases()))
 def test_machine_code(variant, capability):
     method = method_of(variant)
     found = mc.kernels(variant.source, mc.ARCHITECTURES[capability], variant.defines)

@@ -1,0 +1,219 @@
+"""Index arithmetic of wgmma_dense.cu and wgmma_convolution.cu with what methods/wgmma.py gives them, in NumPy.
+
+The kernels' lines are repeated here as they are meant: which boxes are copied where, which operands descriptors name,
+which element each accumulator is. Sums made from them must be popcounts of windows AND weights, found by brute force.
+"""
+
+from __future__ import annotations
+
+import border_sums as bs
+import fragment_layouts as fl
+import numpy as np
+import pytest
+import shared_layouts as sl
+
+from binarynet.cuda import blocks
+from binarynet.cuda.blocks import Block
+from binarynet.cuda.methods import wgmma
+from binarynet.encoding import pack_bits
+
+INPUT, WEIGHTS = 1 << 40, 1 << 41  # device addresses
+LANES = np.arange(32)
+
+
+def boxed(map_: blocks.TensorMap, memory, base, coordinates):
+    """The bytes of a box in the order of the copy; coordinates fastest first, as in the kernels."""
+    assert map_.element_bytes == 1
+    assert all(b <= 256 for b in map_.box)
+    assert map_.box[0] % 16 == 0
+    assert map_.address % 16 == 0
+    assert all(s % 16 == 0 for s in map_.strides)
+    flat = memory.ravel()[map_.address - base :]
+    reach = sum((n - 1) * s for n, s in zip(map_.sizes, (1, *map_.strides), strict=True))
+    assert reach < len(flat)
+    array = np.lib.stride_tricks.as_strided(flat, map_.sizes[::-1], (*map_.strides[::-1], 1))
+    return sl.box(array, coordinates[::-1], map_.box[::-1]).ravel()
+
+
+def bits_of(rows):
+    return np.unpackbits(rows, axis=-1, bitorder="little").astype(np.int64)
+
+
+def layer(rng, size, channels, kernel, padding, out, batch, output="i32"):
+    a = rng.integers(0, 2, (batch, *size, channels))
+    w = rng.integers(0, 2, (out, *kernel, channels))
+    constants = {}
+    if output == "bits":
+        constants = {
+            "thresholds": rng.integers(-40, 40, out).astype(np.int32),
+            "falling": rng.integers(0, 2, out).astype(bool),
+        }
+    weights = pack_bits(w.astype(bool))
+    block = Block("bits", *size, channels, kernel, (1, 1), padding, weights, output, **constants)
+    return a, w, block
+
+
+# ---- dense layers
+
+
+@pytest.mark.parametrize(("batch", "channels", "out"), [(1, 128, 10), (200, 1152, 300), (130, 2560, 129)])
+def test_dense_operands(batch, channels, out):
+    rng = np.random.default_rng(channels)
+    a, w, block = layer(rng, (1, 1), channels, (1, 1), (0, 0), out, batch)
+    prepared = wgmma.Wgmma().prepare(block)
+    launch = wgmma.Wgmma().launch(block, batch, INPUT, 0, {"weights": WEIGHTS})
+    columns = dict(launch.defines)["COLUMNS"]
+    source_map, weights_map = launch.arguments[:2]
+    memory = pack_bits(a.astype(bool)).view(np.uint8)
+    weights = prepared["weights"].view(np.uint8)
+    stage_bytes = (wgmma.DENSE_ROWS + columns) * wgmma.WIDTH
+    assert launch.shared_bytes >= wgmma.PATTERN - 1 + wgmma.STAGES * (stage_bytes + 2 * 8)
+    row_tiles, column_tiles = -(-batch // wgmma.DENSE_ROWS), -(-out // columns)
+    assert launch.grid == (row_tiles * column_tiles, 1, 1)
+    found = np.zeros((row_tiles * wgmma.DENSE_ROWS, column_tiles * columns), dtype=np.int64)
+    ones = np.zeros(row_tiles * wgmma.DENSE_ROWS, dtype=np.int64)
+    for row_tile, column_tile in np.ndindex(row_tiles, column_tiles):
+        for step in range(-(-block.words * 8 // wgmma.WIDTH)):
+            first = sl.placed(boxed(source_map, memory, INPUT, (step * 128, row_tile * wgmma.DENSE_ROWS)), 128)
+            second = sl.placed(boxed(weights_map, weights, WEIGHTS, (step * 128, column_tile * columns)), 128)
+            stage = np.concatenate([first, second])
+            assert len(stage) == stage_bytes
+            for consumer in range(wgmma.DENSE_CONSUMERS):
+                rows = slice(
+                    row_tile * wgmma.DENSE_ROWS + 64 * consumer, row_tile * wgmma.DENSE_ROWS + 64 * consumer + 64
+                )
+                for k in range(4):
+                    at_a = 64 * 128 * consumer + sl.canonical(64, 128, stride=1024) ^ 32 * k
+                    at_b = wgmma.DENSE_ROWS * 128 + (sl.canonical(columns, 128, stride=1024) ^ 32 * k)
+                    x = bits_of(stage[at_a[..., None] + np.arange(16)].reshape(64, 32))
+                    y = bits_of(stage[at_b[..., None] + np.arange(16)].reshape(columns, 32))
+                    found[rows, column_tile * columns : (column_tile + 1) * columns] += x @ y.T
+                    if column_tile == 0:
+                        ones[rows] += x.sum(axis=1)
+    flat = a.reshape(batch, channels)
+    assert np.array_equal(found[:batch, :out], flat @ w.reshape(out, channels).T)
+    assert not found[batch:].any()
+    assert not found[:, out:].any()
+    assert np.array_equal(ones[:batch], flat.sum(axis=1))
+
+
+def test_counting_ones_reads_each_piece_once_and_without_conflicts():
+    """count_half_row: lanes l and l + 16 read the eight pieces of row l between them."""
+    for turn in range(4):
+        piece = ((LANES >> 4) * 4 + turn) ^ (LANES & 7)
+        assert sl.banks((LANES % 16) * 128 + piece * 16, 16) == 4
+    pieces = np.array([[((half * 4 + i) ^ (lane & 7)) for half in (0, 1) for i in range(4)] for lane in range(16)])
+    assert np.array_equal(np.sort(pieces, axis=1), np.tile(np.arange(8), (16, 1)))
+
+
+@pytest.mark.parametrize("blocks_at_work", [1, 7, 12, 132])
+def test_tiles_are_numbered_without_gaps(blocks_at_work):
+    """Order of wgmma_dense.cu: every tile once."""
+    for row_tiles, column_tiles in ((1, 1), (5, 3), (64, 32), (17, 1), (33, 7)):
+        height = 16
+        while height > 4 and blocks_at_work % height:
+            height -= 1
+        seen = set()
+        for index in range(row_tiles * column_tiles):
+            first = index // (height * column_tiles) * height
+            rest = index - first * column_tiles
+            here = min(height, row_tiles - first)
+            seen.add((first + rest % here, rest // here))
+        assert seen == set(np.ndindex(row_tiles, column_tiles))
+
+
+# ---- convolutions
+
+
+CONVOLUTIONS = [
+    # size, channels, kernel, padding, out channels, batch
+    ((8, 8), 128, (3, 3), (1, 1), 128, 1),
+    ((9, 13), 128, (3, 3), (1, 1), 70, 2),
+    ((16, 16), 256, (3, 3), (1, 1), 300, 1),
+    ((10, 11), 384, (2, 1), (0, 0), 9, 1),
+    ((12, 8), 128, (5, 4), (2, 3), 130, 2),
+    ((5, 5), 256, (1, 1), (1, 1), 64, 1),
+]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolution_operands(case):
+    size, channels, kernel, padding, out, batch = case
+    rng = np.random.default_rng(channels + out)
+    a, w, block = layer(rng, size, channels, kernel, padding, out, batch)
+    method = wgmma.Wgmma()
+    assert not method.why_not(block, (9, 0))
+    prepared = method.prepare(block)
+    launch = method.launch(block, batch, INPUT, 0, {"weights": 0, "descriptors": 0, "offsets": 0})
+    columns = dict(launch.defines)["COLUMNS"]
+    source_map, descriptors = launch.arguments[0], prepared["descriptors"]
+    memory = pack_bits(a.astype(bool)).view(np.uint8)
+    height, width = 8 + kernel[0] - 1, 8 + kernel[1] - 1
+    pieces, tiles = channels // 128, -(-out // columns)
+    weights = prepared["weights"].reshape(tiles, len(descriptors), 2, columns, 16)
+    assert 256 * len(descriptors) >= block.taps
+
+    windows = bs.windows(a, kernel, (1, 1), padding)
+    products = np.einsum("nhwijc,oijc->nhwo", windows, w)
+    window_ones = windows.sum(axis=(3, 4, 5))
+    accumulators = fl.wgmma_d(columns)
+    for image, y, x in np.ndindex(batch, -(-block.out_height // 8), -(-block.out_width // 8)):
+        top, left = 8 * y - padding[0], 8 * x - padding[1]
+        if pieces == 1:
+            patch = boxed(source_map, memory, INPUT, (left * 16, 0, top, image))
+        else:
+            patch = np.concatenate(
+                [boxed(source_map, memory, INPUT, (p * 16, left, top, image)) for p in range(pieces)]
+            )
+        assert len(patch) == pieces * height * width * 16
+        padded = np.concatenate([patch, np.full(1024, 0xA5, np.uint8)])  # reading beyond would show
+        pixels = bits_of(patch.reshape(pieces, height, width, 16)).sum(axis=(0, 3))
+        for tile in range(tiles):
+            sums = np.zeros((64, columns), dtype=np.int64)
+            for step, descriptor in enumerate(descriptors.tolist()):
+                start, leading, stride = (16 * (descriptor >> bit & 0x3FFF) for bit in (0, 16, 32))
+                at = start + sl.canonical(64, 0, leading=leading, stride=stride)
+                assert at.max() + 16 <= len(patch)
+                operand = bits_of(padded[at[..., None] + np.arange(16)].reshape(64, 32))
+                lying = weights[tile, step].ravel()
+                at = sl.canonical(columns, 0, leading=columns * 16, stride=8 * 16)
+                sums += operand @ bits_of(lying[at[..., None] + np.arange(16)].reshape(columns, 32)).T
+            held = fl.gather(sums, accumulators)
+            for lane in range(0, 128, 5):
+                for i in range(0, columns // 2, 3):
+                    # Thread 32 w + 4 g + t, accumulator 4 j + 2 h + c: pixel (2 w + h, g), channel 8 j + 2 t + c.
+                    out_y, out_x = 8 * y + lane // 32 * 2 + i % 4 // 2, 8 * x + lane % 32 // 4
+                    channel = tile * columns + i // 4 * 8 + 2 * (lane % 4) + i % 2
+                    if out_y < block.out_height and out_x < block.out_width:
+                        expected = products[image, out_y, out_x, channel] if channel < out else 0
+                        assert held[lane, i] == expected
+        for in_y, in_x in np.ndindex(8, 8):
+            if 8 * y + in_y < block.out_height and 8 * x + in_x < block.out_width:
+                seen = pixels[in_y : in_y + kernel[0], in_x : in_x + kernel[1]].sum()
+                assert seen == window_ones[image, 8 * y + in_y, 8 * x + in_x]
+
+
+def test_a_core_matrix_has_no_bank_conflicts():
+    """Eight neighbouring pixels of 16 bytes, at any multiple of 16, are all 32 banks once; so are pieces of pixels."""
+    for start in range(0, 256, 16):
+        assert sl.banks(start + np.arange(8) * 16, 16) == 1
+    assert sl.banks(LANES * 16, 16) == 4
+
+
+def test_limits_are_the_threshold():
+    """bit = (correction - 2 pa + 4 popc >= threshold), from 2 popc - pa alone."""
+    rng = np.random.default_rng(3)
+    a, w, block = layer(rng, (6, 6), 128, (3, 3), (1, 1), 40, 2, "bits")
+    prepared = wgmma.Wgmma().prepare(block)
+    channels = len(prepared["first"]) * 64
+    windows = bs.windows(a, (3, 3), (1, 1), (1, 1))
+    both = np.einsum("nhwijc,oijc->nhwo", windows, w)
+    value = 2 * both - windows.sum(axis=(3, 4, 5))[..., None]
+    offsets = prepared["offsets"][:6, None] + prepared["offsets"][None, 6:12]
+    limits = prepared["table"][offsets[..., None] + np.arange(channels)]
+    sums = bs.direct(2 * a - 1, 2 * w - 1, (1, 1), (1, 1))
+    assert np.array_equal(value >= limits[..., :40], sums >= block.thresholds)
+    assert (limits[..., 40:] == wgmma.REACH).all()
+    falling = np.unpackbits(prepared["first"].view(np.uint8), bitorder="little")
+    assert np.array_equal(falling[:40], block.falling)
+    assert not falling[40:].any()
