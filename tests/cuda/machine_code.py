@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from binarynet.cuda import compiler, methods
+from binarynet import cuda
+from binarynet.cuda import compiler
 from binarynet.cuda.blocks import Capability, Variant
 
 ARCHITECTURES: dict[Capability, str] = {(7, 5): "75", (8, 0): "80", (8, 9): "89", (9, 0): "90a", (12, 0): "120"}
@@ -99,10 +100,8 @@ def tool() -> str:
 
 def modules():
     """All modules that make launches."""
-    names = [f"binarynet.cuda.methods.{m.name}" for m in pkgutil.iter_modules(methods.__path__) if m.name[0] != "_"]
-    if importlib.util.find_spec("binarynet.cuda.operations"):
-        names.append("binarynet.cuda.operations")
-    return [importlib.import_module(name) for name in names]
+    found = [module.name for module in pkgutil.walk_packages(cuda.__path__, "binarynet.cuda.")]
+    return [module for module in map(importlib.import_module, found) if hasattr(module, "VARIANTS")]
 
 
 def variants() -> list[Variant]:

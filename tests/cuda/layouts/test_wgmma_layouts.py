@@ -1,8 +1,5 @@
-"""Index arithmetic of wgmma_dense.cu and wgmma_convolution.cu with what methods/wgmma.py gives them, in NumPy.
-
-The kernels' lines are repeated here as they are meant: which boxes are copied where, which operands descriptors name,
-which element each accumulator is. Sums made from them must be popcounts of windows AND weights, found by brute force.
-"""
+"""Index arithmetic of the wgmma kernels in NumPy alone, their lines repeated as they are meant: tiles and their stages,
+which element each accumulator is, bank conflicts, limits."""
 
 from __future__ import annotations
 
@@ -125,72 +122,15 @@ def test_tiles_are_numbered_without_gaps(blocks_at_work):
 # ---- convolutions
 
 
-CONVOLUTIONS = [
-    # size, channels, kernel, padding, out channels, batch
-    ((8, 8), 128, (3, 3), (1, 1), 128, 1),
-    ((9, 13), 128, (3, 3), (1, 1), 70, 2),
-    ((16, 16), 256, (3, 3), (1, 1), 300, 1),
-    ((10, 11), 384, (2, 1), (0, 0), 9, 1),
-    ((12, 8), 128, (5, 4), (2, 3), 130, 2),
-    ((5, 5), 256, (1, 1), (1, 1), 64, 1),
-]
-
-
-@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
-def test_convolution_operands(case):
-    size, channels, kernel, padding, out, batch = case
-    rng = np.random.default_rng(channels + out)
-    a, w, block = layer(rng, size, channels, kernel, padding, out, batch)
-    method = wgmma.Wgmma()
-    assert not method.why_not(block, (9, 0))
-    prepared = method.prepare(block)
-    launch = method.launch(block, batch, INPUT, 0, {"weights": 0, "descriptors": 0, "offsets": 0})
-    columns = dict(launch.defines)["COLUMNS"]
-    source_map, descriptors = launch.arguments[0], prepared["descriptors"]
-    memory = pack_bits(a.astype(bool)).view(np.uint8)
-    height, width = 8 + kernel[0] - 1, 8 + kernel[1] - 1
-    pieces, tiles = channels // 128, -(-out // columns)
-    weights = prepared["weights"].reshape(tiles, len(descriptors), 2, columns, 16)
-    assert 256 * len(descriptors) >= block.taps
-
-    windows = bs.windows(a, kernel, (1, 1), padding)
-    products = np.einsum("nhwijc,oijc->nhwo", windows, w)
-    window_ones = windows.sum(axis=(3, 4, 5))
-    accumulators = fl.wgmma_d(columns)
-    for image, y, x in np.ndindex(batch, -(-block.out_height // 8), -(-block.out_width // 8)):
-        top, left = 8 * y - padding[0], 8 * x - padding[1]
-        if pieces == 1:
-            patch = boxed(source_map, memory, INPUT, (left * 16, 0, top, image))
-        else:
-            patch = np.concatenate(
-                [boxed(source_map, memory, INPUT, (p * 16, left, top, image)) for p in range(pieces)]
-            )
-        assert len(patch) == pieces * height * width * 16
-        padded = np.concatenate([patch, np.full(1024, 0xA5, np.uint8)])  # reading beyond would show
-        pixels = bits_of(patch.reshape(pieces, height, width, 16)).sum(axis=(0, 3))
-        for tile in range(tiles):
-            sums = np.zeros((64, columns), dtype=np.int64)
-            for step, descriptor in enumerate(descriptors.tolist()):
-                start, leading, stride = (16 * (descriptor >> bit & 0x3FFF) for bit in (0, 16, 32))
-                at = start + sl.canonical(64, 0, leading=leading, stride=stride)
-                assert at.max() + 16 <= len(patch)
-                operand = bits_of(padded[at[..., None] + np.arange(16)].reshape(64, 32))
-                lying = weights[tile, step].ravel()
-                at = sl.canonical(columns, 0, leading=columns * 16, stride=8 * 16)
-                sums += operand @ bits_of(lying[at[..., None] + np.arange(16)].reshape(columns, 32)).T
-            held = fl.gather(sums, accumulators)
-            for lane in range(0, 128, 5):
-                for i in range(0, columns // 2, 3):
-                    # Thread 32 w + 4 g + t, accumulator 4 j + 2 h + c: pixel (2 w + h, g), channel 8 j + 2 t + c.
-                    out_y, out_x = 8 * y + lane // 32 * 2 + i % 4 // 2, 8 * x + lane % 32 // 4
-                    channel = tile * columns + i // 4 * 8 + 2 * (lane % 4) + i % 2
-                    if out_y < block.out_height and out_x < block.out_width:
-                        expected = products[image, out_y, out_x, channel] if channel < out else 0
-                        assert held[lane, i] == expected
-        for in_y, in_x in np.ndindex(8, 8):
-            if 8 * y + in_y < block.out_height and 8 * x + in_x < block.out_width:
-                seen = pixels[in_y : in_y + kernel[0], in_x : in_x + kernel[1]].sum()
-                assert seen == window_ones[image, 8 * y + in_y, 8 * x + in_x]
+def test_accumulators_are_the_pixels_that_threads_write():
+    """consume() of wgmma_convolution.cu: thread 32 w + 4 g + t holds pixels (2 w + h, g) of the patch, row 8 of the
+    operand being the next line, and accumulator 4 j + 2 h + c is channel 8 j + 2 t + c."""
+    for n in (128, 256):
+        layout = fl.wgmma_d(n)
+        for thread, i in np.ndindex(128, n // 2):
+            row, channel = layout[thread, i]
+            assert divmod(row, 8) == (thread // 32 * 2 + i % 4 // 2, thread % 32 // 4)
+            assert channel == i // 4 * 8 + 2 * (thread % 4) + i % 2
 
 
 def test_a_core_matrix_has_no_bank_conflicts():
@@ -210,7 +150,7 @@ def test_limits_are_the_threshold():
     both = np.einsum("nhwijc,oijc->nhwo", windows, w)
     value = 2 * both - windows.sum(axis=(3, 4, 5))[..., None]
     offsets = prepared["offsets"][:6, None] + prepared["offsets"][None, 6:12]
-    limits = prepared["table"][offsets[..., None] + np.arange(channels)]
+    limits = prepared["limits"][offsets[..., None] + np.arange(channels)]
     sums = bs.direct(2 * a - 1, 2 * w - 1, (1, 1), (1, 1))
     assert np.array_equal(value >= limits[..., :40], sums >= block.thresholds)
     assert (limits[..., 40:] == wgmma.REACH).all()
