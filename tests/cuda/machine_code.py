@@ -56,7 +56,7 @@ class Kernel:
         stack_bytes: frame of a thread in local memory.
         shared_bytes: static shared memory of a block.
         max_threads, min_blocks: what its launch bounds promise; 1024 and 1 where it has none.
-        one_bit_products: instructions of PTX that multiply bits.
+        one_bit_products, product_waits: instructions of PTX that multiply bits, and that wait for wgmma.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Kernel:
     max_threads: int
     min_blocks: int
     one_bit_products: int
+    product_waits: int
 
     def count(self, pattern: str) -> Counter[str]:
         return Counter(opcode for opcode in self.opcodes if re.match(pattern, opcode))
@@ -134,7 +135,7 @@ def read(cubin: bytes, ptx: str) -> dict[str, Kernel]:
     text = done.stdout
     code = _texts(text)
     found = {}
-    for name, threads, blocks, products in _entries(ptx):
+    for name, *promises in _entries(ptx):
         found[name] = Kernel(
             name,
             tuple(o for o in re.findall(_INSTRUCTION, code[name]) if o != "NOP"),
@@ -142,9 +143,7 @@ def read(cubin: bytes, ptx: str) -> dict[str, Kernel]:
             _attribute(text, "REGCOUNT", name),
             max(_attribute(text, kind, name) for kind in ("FRAME_SIZE", "MIN_STACK_SIZE")),
             _shared_bytes(text, name),
-            threads,
-            blocks,
-            products,
+            *promises,
         )
     assert found.keys() == code.keys()
     return found
@@ -178,7 +177,7 @@ def _shared_bytes(text: str, name: str) -> int:
 
 
 def _entries(ptx: str):
-    """Name, threads and blocks that the launch bounds promise, and one-bit products in the code, of every kernel."""
+    """Of every kernel the name, threads and blocks that the launch bounds promise, one-bit products, and waits."""
     for part in re.split(r"(?=\.visible \.entry\s)", ptx)[1:]:
         head, _, body = part.partition("{")
         threads = re.search(r"\.(?:maxntid|reqntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", head)
@@ -188,7 +187,8 @@ def _entries(ptx: str):
             count = int(threads[1]) * int(threads[2] or 1) * int(threads[3] or 1)
         name = re.match(r"\.visible \.entry\s+([\w$]+)", head)
         assert name
-        yield name[1], count, int(blocks[1]) if blocks else 1, len(re.findall(r"mma\S*\.b1\.b1", body))
+        products, waits = (len(re.findall(pattern, body)) for pattern in (r"mma\S*\.b1\.b1", r"wgmma\.wait_group"))
+        yield name[1], count, int(blocks[1]) if blocks else 1, products, waits
 
 
 def emulation(kernel: Kernel) -> str:
@@ -209,3 +209,9 @@ def spills(kernel: Kernel) -> str:
     if kernel.stack_bytes:
         found.append(f"a stack of {kernel.stack_bytes} bytes")
     return ", ".join(found)
+
+
+def serialized(kernel: Kernel) -> bool:
+    """Whether the assembler added waits after wgmma: it does so to every one of a kernel in which it sees accumulators
+    used while products are under way."""
+    return sum(kernel.count(r"WARPGROUP\.DEPBAR").values()) > kernel.product_waits

@@ -84,6 +84,7 @@ def test_machine_code(variant, capability):
         assert not kernel.count("FFMA|DFMA|DMUL|DADD"), f"{kernel.name}: a fused or double rounding"
         if kernel.one_bit_products:
             assert not mc.emulation(kernel), kernel.name
+        assert not mc.serialized(kernel), kernel.name
         assert bool(kernel.count("FMUL")) == bool(kernel.count("FADD")), f"{kernel.name}: scores take one of each"
     if method in PRODUCTS:
         assert any(kernel.count(PRODUCTS[method]) for kernel in found.values())
@@ -123,6 +124,31 @@ def test_bits_are_imitated_with_bytes_after_hopper(compiled, architecture):
 def test_and_needs_ampere(compiled):
     with pytest.raises(BackendUnavailableError, match="architecture 75"):
         compiled(MMA % "and", "75")
+
+
+WGMMA = """
+extern "C" __global__ void __launch_bounds__(128) k(const unsigned long long* descriptors, int* o) {
+  int d[4] = {0, 0, 0, 0};
+#define PRODUCT(i)                                                                                       \\
+  asm volatile(                                                                                          \\
+      "wgmma.mma_async.sync.aligned.m64n8k256.s32.b1.b1.and.popc {%%0, %%1, %%2, %%3}, %%4, %%5, 1;"          \\
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "l"(descriptors[2 * i]), "l"(descriptors[2 * i + 1]))
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  PRODUCT(0);
+  %s
+  PRODUCT(1);
+  asm volatile("wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;" ::: "memory");
+  for (int i = 0; i < 4; i++) o[threadIdx.x * 4 + i] = d[i];
+}
+"""
+
+
+def test_products_that_wait_for_each_other_are_noticed(compiled):
+    apart = compiled(WGMMA % "", "90a")
+    assert (apart.one_bit_products, apart.product_waits) == (2, 1)
+    assert not mc.serialized(apart)
+    assert not mc.emulation(apart)
+    assert mc.serialized(compiled(WGMMA % "d[1] += threadIdx.x;", "90a"))
 
 
 def test_local_memory_is_noticed(compiled):
@@ -177,8 +203,8 @@ def test_how_many_blocks_fit(compiled):
     assert kernel.blocks((9, 0), 256, 190000) == 1
     assert kernel.blocks((9, 0), 256, 200000) == 0
     assert kernel.blocks((9, 0), 512) == 0
-    many = mc.Kernel("k", (), (), 128, 0, 0, 256, 1, 0)
+    many = mc.Kernel("k", (), (), 128, 0, 0, 256, 1, 0, 0)
     assert many.blocks((9, 0), 256) == 2  # by registers
     assert many.blocks((9, 0), 96) == 5
-    assert mc.Kernel("k", (), (), 16, 0, 0, 1024, 1, 0).blocks((8, 9), 1024) == 1  # by threads
-    assert mc.Kernel("k", (), (), 16, 0, 0, 32, 1, 0).blocks((7, 5), 32) == 16  # by blocks
+    assert mc.Kernel("k", (), (), 16, 0, 0, 1024, 1, 0, 0).blocks((8, 9), 1024) == 1  # by threads
+    assert mc.Kernel("k", (), (), 16, 0, 0, 32, 1, 0, 0).blocks((7, 5), 32) == 16  # by blocks
