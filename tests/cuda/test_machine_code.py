@@ -81,7 +81,8 @@ def test_machine_code(variant, capability):
         )
         assert not mc.spills(kernel), kernel.name
         assert fit >= kernel.min_blocks, kernel.name
-        assert not kernel.count("FFMA|DFMA|DMUL|DADD"), f"{kernel.name}: a fused or double rounding"
+        if kernel.name != "baseline_product":  # of float32 matrices, for comparison
+            assert not kernel.count("FFMA|DFMA|DMUL|DADD"), f"{kernel.name}: a fused or double rounding"
         if kernel.one_bit_products:
             assert not mc.emulation(kernel), kernel.name
         assert not mc.serialized(kernel), kernel.name

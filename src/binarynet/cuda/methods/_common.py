@@ -18,6 +18,18 @@ OUTPUTS = {"i32": 0, "bits": 1, "f32": 2}
 NEVER = np.iinfo(np.int32).max
 """Threshold of padding channels: no sum reaches it."""
 
+THREADS = 256
+"""Threads of a block of ``tiles.cuh``."""
+
+TILE_CHANNELS = 64
+"""Output channels of a tile of ``tiles.cuh``."""
+
+STREAM_CHANNELS = 32
+"""Output channels of a block of threads of a stream of ``tiles.cuh``."""
+
+ENOUGH_BLOCKS = 264
+"""Blocks of threads that keep a large GPU busy: two per multiprocessor of an H100. With fewer, tiles shrink."""
+
 MAX_CORRECTIONS = 1 << 26
 """Largest number of entries of a table of corrections."""
 
@@ -38,6 +50,16 @@ def round_up(number: int, multiple: int) -> int:
 def address(value: int) -> np.uint64:
     """A device address as a kernel argument."""
     return np.uint64(value)
+
+
+def addresses(*values: int) -> tuple[Argument, ...]:
+    """Device addresses as kernel arguments."""
+    return tuple(address(value) for value in values)
+
+
+def int32s(*values: int) -> tuple[Argument, ...]:
+    """Sizes as kernel arguments."""
+    return tuple(np.int32(value) for value in values)
 
 
 def rows_of(block: Block, batch: int) -> int:
@@ -108,12 +130,43 @@ def channel_constants(block: Block, channels: int) -> dict[str, Array]:
     if block.output == "bits":
         assert block.thresholds is not None
         assert block.falling is not None
-        falling = np.zeros(num_words(channels), dtype=np.uint64)
-        falling[: block.out_words] = pack_bits(block.falling)
-        return {"first": _padded(block.thresholds, channels, NEVER), "second": falling}
+        return {
+            "first": padded_thresholds(block.thresholds, channels),
+            "second": padded_falling(block.falling, channels),
+        }
     assert block.scale is not None
     assert block.shift is not None
     return {"first": _padded(block.scale, channels, 0), "second": _padded(block.shift, channels, 0)}
+
+
+def padded_thresholds(thresholds: Array, channels: int) -> Array:
+    """int32 ``[channels]``, padded with :data:`NEVER`."""
+    return _padded(thresholds, channels, NEVER)
+
+
+def padded_falling(falling: Array, channels: int) -> Array:
+    """bool, as bits of uint64 ``[words(channels)]``, those of padding 0."""
+    return _padded(pack_bits(falling), num_words(channels), 0)
+
+
+def padded_rows(rows: Array, channels: int, pitch: int) -> Array:
+    """``[out_channels, length]`` as ``[channels, pitch]``, with zeros where there was nothing."""
+    padded = np.zeros((channels, pitch), dtype=rows.dtype)
+    padded[: rows.shape[0], : rows.shape[1]] = rows
+    return padded
+
+
+def grid(blocks: int) -> tuple[int, int, int]:
+    """A grid of so many blocks of threads; UsageError where there are too many for one launch."""
+    if blocks >= 1 << 31:
+        raise UsageError(f"a launch takes fewer than 2^31 blocks of threads, this needs {blocks}: split the batch")
+    return blocks, 1, 1
+
+
+def stream_grid(block: Block, rows: int, rows_each: int) -> tuple[int, int, int]:
+    """Grid of a stream (``tiles.cuh``): groups of 32 channels, whole words where the output is bits; groups of rows."""
+    groups = 2 * block.out_words if block.output == "bits" else ceil_div(block.out_channels, STREAM_CHANNELS)
+    return groups, ceil_div(rows, rows_each), 1
 
 
 def block_arguments(
@@ -126,7 +179,7 @@ def block_arguments(
         *(*block.kernel, *block.stride, *block.padding),
         *(block.out_height, block.out_width, block.out_channels, OUTPUTS[block.output]),
     )
-    return (*map(address, pointers), *map(np.int32, sizes))
+    return (*addresses(*pointers), *int32s(*sizes))
 
 
 def padded_words(block: Block) -> int:
@@ -141,8 +194,8 @@ def count_ones(words: Words) -> npt.NDArray[np.int64]:
 
 
 def border_classes(block: Block) -> tuple[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], ...]:
-    """For rows and columns: the different parts of the window that are inside of the image, ``[classes, 2]``, first and
-    one past last; and the class of every output row or column."""
+    """For rows and columns: the parts of the window that are inside of the image, each once, ``[classes, 2]``, first
+    and one past last; and the class of every output row or column."""
     found = []
     for axis, (size, out_size) in enumerate(((block.height, block.out_height), (block.width, block.out_width))):
         ends = window_parts(size, block.kernel[axis], block.stride[axis], block.padding[axis], out_size)
