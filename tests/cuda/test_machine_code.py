@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import machine_code as mc
 import pytest
+from launch_shapes import launches
 
 from binarynet.cuda import compiler
 from binarynet.errors import BackendUnavailableError
@@ -87,6 +88,12 @@ def test_machine_code(variant, capability):
             assert not mc.emulation(kernel), kernel.name
         assert not mc.serialized(kernel), kernel.name
         assert bool(kernel.count("FMUL")) == bool(kernel.count("FADD")), f"{kernel.name}: scores take one of each"
+    for _, on, launch in launches():
+        if (launch.source, launch.defines, on) == (variant.source, variant.defines, capability):
+            kernel = found[launch.kernel]
+            fit = kernel.blocks(capability, launch.threads, launch.shared_bytes)
+            print(f"{kernel.name}: {fit} blocks of {launch.threads} threads with {launch.shared_bytes} bytes")
+            assert fit >= (kernel.min_blocks if capability == (9, 0) else 1), (kernel.name, launch.shared_bytes)
     if method in PRODUCTS:
         assert any(kernel.count(PRODUCTS[method]) for kernel in found.values())
     else:
