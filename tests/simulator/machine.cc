@@ -19,7 +19,7 @@ struct Machine::Impl {
     std::map<std::string, std::unique_ptr<Program>> programs;
   };
 
-  explicit Impl(const Options& o) : options(o), memory(o.memory_bytes), random(o.seed) {}
+  explicit Impl(const Options& o) : options(o), memory(o.memory_bytes, o.first_address), random(o.seed) {}
 
   const Loaded& loaded(int handle) const {
     auto found = modules.find(handle);
@@ -97,6 +97,12 @@ Machine::Machine(const Options& options) : impl_(std::make_unique<Impl>(options)
 Machine::~Machine() = default;
 
 const Options& Machine::options() const { return impl_->options; }
+
+void Machine::set_schedule(Schedule schedule, uint64_t seed) {
+  impl_->options.schedule = schedule;
+  impl_->options.seed = seed;
+  impl_->random.seed(seed);
+}
 
 uint32_t Machine::max_dynamic_shared_bytes() const {
   switch (impl_->options.major * 10 + impl_->options.minor) {

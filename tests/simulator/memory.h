@@ -44,7 +44,7 @@ struct Allocation {
 
 class Memory {
  public:
-  explicit Memory(uint64_t capacity) : capacity_(capacity) {}
+  Memory(uint64_t capacity, uint64_t first_address) : capacity_(capacity), next_(first_address) {}
 
   Allocation* allocate(uint64_t bytes, bool initialized = false);
   void free(uint64_t address, bool variable = false);
@@ -59,7 +59,7 @@ class Memory {
 
  private:
   uint64_t capacity_, used_ = 0;
-  uint64_t next_ = uint64_t{0x700000000000};
+  uint64_t next_;
   std::map<uint64_t, std::unique_ptr<Allocation>> allocations_;
   std::map<uint64_t, uint64_t> freed_;
 };
