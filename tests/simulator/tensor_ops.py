@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import shlex
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import numpy as np
-from native_build import REPOSITORY, compiler, locked, run
+from machine import HERE, shared_library
 
-HERE = Path(__file__).parent
-SOURCES = ("tensor_ops.h", "tensor_ops.cc", "tensor_ops_c.cc")
 KINDS = ("b1", "u8u8", "u8s8", "s8u8", "s8s8")
 """Element types of A and B of wgmma, as tensor_ops.h numbers them."""
 
@@ -24,19 +19,7 @@ class TensorError(Exception):
 
 @cache
 def library() -> ctypes.CDLL:
-    """Built once per state of the sources."""
-    digest = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
-    path = REPOSITORY / "build" / "simulator" / f"tensor_ops-{digest}.so"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock")):
-        if not path.exists():
-            flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
-            made = path.with_suffix(".new")
-            sources = [HERE / name for name in SOURCES if name.endswith(".cc")]
-            built = run([*shlex.split(compiler()), *flags, *sources, "-o", made])
-            assert built.returncode == 0, built.stderr
-            made.rename(path)
-    found = ctypes.CDLL(str(path))
+    found = ctypes.CDLL(str(shared_library("tensor_ops", [HERE / "tensor_ops_c.cc"])))
     for name in ("mma_b1", "mma_i8", "ldmatrix", "stmatrix", "wgmma_operand", "wgmma", "encode", "tensor_copy"):
         getattr(found, f"ops_{name}").restype = ctypes.c_char_p
     for name in ("bulk_copy", "mbarrier", "mbarrier_wait", "mbarrier_wait_parity", "mbarrier_pending"):
