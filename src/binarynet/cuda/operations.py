@@ -90,7 +90,7 @@ def affine(rows: int, channels: int, source: int, result: int, scale: int, shift
 def flatten_bits(batch: int, pixels: int, channels: int, source: int, result: int) -> Launch:
     """Bits of ``[batch, pixels, channels]`` to ``[batch, pixels * channels]``. Where channels fill whole words, and for
     every other kind of value, the two are the same memory, and no launch is needed (:func:`flatten_moves`)."""
-    _check("flatten", pixels, channels)
+    _check("flatten", batch, pixels * channels)
     arguments = (*addresses(source, result), np.int64(batch), *int32s(pixels, channels))
     blocks = _blocks(batch * num_words(pixels * channels), _THREADS)
     return Launch("operations.cu", "flatten_bits", arguments, blocks, _THREADS)
