@@ -3,9 +3,11 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
+from binarynet import files
 from binarynet.errors import DataError
 from binarynet.files import require_writable, whole_file, write_whole
 
@@ -118,3 +120,15 @@ def test_the_longest_names_work(tmp_path):
     name = "ü" * 127
     write_whole(tmp_path / name, b"x")
     assert names(tmp_path) == [name]
+
+
+def test_cache_directory_follows_the_platform(monkeypatch, tmp_path):
+    monkeypatch.delenv("BINARYNET_CACHE", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files.cache_directory() == tmp_path / "binarynet"
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert files.cache_directory() == Path.home() / "Library" / "Caches" / "binarynet"
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert files.cache_directory() == tmp_path / "local" / "binarynet"

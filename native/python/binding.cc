@@ -1,5 +1,5 @@
-// binarynet._native: the C interface as Python classes, thin, for binarynet.runtime; and its submodule
-// `training` (training.cc).
+// binarynet._native: the C interface as Python classes, thin, for binarynet.runtime; and its submodules
+// `training` (training.cc), `limits` and `dlpack`.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -61,4 +61,5 @@ NB_MODULE(_native, m) {
   nb::module_ training = m.def_submodule("training");
   add_training(training);
   add_limits(m);
+  add_dlpack(m);
 }

@@ -1,5 +1,5 @@
 // The submodules of binarynet._native: `training`, kernels of the training step on arrays that the caller
-// owns, and `limits`.
+// owns, `limits` and `dlpack`.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -17,6 +17,7 @@ void add_training(nb::module_& m);
 void add_elementwise(nb::module_& m);
 void add_training_convolutions(nb::module_& m);
 void add_limits(nb::module_& m);
+void add_dlpack(nb::module_& m);
 
 // Runs `body` without the GIL; its exceptions become NativeError.
 template <class Body>

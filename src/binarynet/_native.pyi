@@ -238,3 +238,20 @@ class limits:  # a submodule (native/python/limits.cc)
     def read(words: npt.NDArray[np.uint64], times: int, cold: bool) -> int: ...
     @staticmethod
     def count_cycles(additions: int) -> int: ...
+
+class dlpack:  # a submodule (native/python/dlpack.cc)
+    @staticmethod
+    def take(
+        capsule: Any,
+    ) -> tuple[int, tuple[int, ...], tuple[int, ...] | None, tuple[int, int, int], tuple[int, int], bool, object]: ...
+    @staticmethod
+    def give(
+        owner: object,
+        address: int,
+        shape: tuple[int, ...],
+        code: int,
+        bits: int,
+        device_type: int,
+        device_id: int,
+        versioned: bool,
+    ) -> Any: ...

@@ -10,6 +10,7 @@ BinaryNetError
   GraphError                an inconsistent graph
   FileFormatError           a .bnn file (or a checkpoint) is not what it should be
   BackendUnavailableError   an engine or instruction set that this machine does not have
+  DeviceError               a GPU, its driver or its memory failed
   VerificationError         two engines disagree
   PeerError                 another process of a run failed (or stopped), and the first one tells it
   ConnectionLostError       another process of a run has ended
@@ -54,6 +55,10 @@ class FileFormatError(BinaryNetError):
 
 class BackendUnavailableError(BinaryNetError):
     """An engine or instruction set that this machine (or build) does not have."""
+
+
+class DeviceError(BinaryNetError):
+    """A GPU, its driver or its memory failed; the text has the driver's own name for it."""
 
 
 class VerificationError(BinaryNetError):

@@ -1,15 +1,31 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where files are kept that can be made again."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from binarynet.errors import DataError
+
+CACHE_VARIABLE = "BINARYNET_CACHE"
+
+
+def cache_directory() -> Path:
+    """For what can be made or downloaded again: ``BINARYNET_CACHE``, else in the platform's cache directory."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "binarynet"
 
 
 @contextmanager

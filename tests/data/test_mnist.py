@@ -258,18 +258,6 @@ def test_status(tmp_path, published, monkeypatch):
     assert found.detail == f"{NAMES[1]} damaged; {NAMES[3]} missing"
 
 
-def test_cache_directory_follows_the_platform(monkeypatch, tmp_path):
-    monkeypatch.delenv("BINARYNET_CACHE")
-    monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _files.cache_directory() == tmp_path / "binarynet"
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert _files.cache_directory() == Path.home() / "Library" / "Caches" / "binarynet"
-    monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert _files.cache_directory() == tmp_path / "local" / "binarynet"
-
-
 @pytest.mark.data
 def test_the_real_files(real_data):
     if not (real_data / "mnist" / NAMES[0]).exists():

@@ -58,7 +58,8 @@ def collect() -> dict[str, Any]:
         UsageError, BackendUnavailableError: BINARYNET_FORCE_ISA names what is unknown or cannot be used here.
     """
     import binarynet
-    from binarynet.data._files import DATA_VARIABLE, cache_directory
+    from binarynet.data._files import DATA_VARIABLE
+    from binarynet.files import cache_directory
     from binarynet.runtime import engines
     from binarynet.runtime.engines import forced_instruction_set, training_kernels
 

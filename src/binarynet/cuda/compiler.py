@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,12 @@ from binarynet.errors import BackendUnavailableError
 
 SOURCES = Path(__file__).parent / "source"
 INSTALL = 'pip install "binarynet[cuda]" (in a checkout: pip install ".[cuda]")'
+Code = Literal["cubin", "ptx"]
+"""Machine code for exactly one architecture, or PTX, which the driver compiles."""
+Defines = tuple[tuple[str, int], ...]
 
 
-def compile_source(
-    source: str, architecture: str, defines: tuple[tuple[str, int], ...] = (), code: Literal["cubin", "ptx"] = "cubin"
-) -> bytes:
+def compile_source(source: str, architecture: str, defines: Defines = (), code: Code = "cubin") -> bytes:
     """Compile one file of :data:`SOURCES`.
 
     Args:
@@ -25,10 +27,7 @@ def compile_source(
     Raises:
         BackendUnavailableError: NVRTC is not installed, or cannot compile the file for this architecture.
     """
-    try:
-        from cuda.bindings import nvrtc
-    except ImportError as error:
-        raise BackendUnavailableError(f"CUDA kernels cannot be compiled: {error}; {INSTALL}") from None
+    nvrtc = _library()
 
     def checked(answer: tuple[Any, ...]) -> Any:
         status, *values = answer
@@ -43,18 +42,18 @@ def compile_source(
         nvrtc.nvrtcGetProgramLog(program, text)
         return "\n" + bytes(text).rstrip(b"\0").decode(errors="replace") if text else ""
 
-    options = [
-        f"--gpu-architecture={'sm' if code == 'cubin' else 'compute'}_{architecture}",
-        "--std=c++17",
-        "--fmad=false",
-        f"--include-path={SOURCES}",
-        *(f"--define-macro={name}={value}" for name, value in defines),
-    ]
+    arguments = options(architecture, defines, code)
     program = None
     text = (SOURCES / source).read_bytes()
     program = checked(nvrtc.nvrtcCreateProgram(text, source.encode(), 0, [], []))
     try:
-        checked(nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options]))
+        checked(
+            nvrtc.nvrtcCompileProgram(
+                program,
+                len(arguments) + 1,
+                [*(each.encode() for each in arguments), b"--include-path=" + bytes(SOURCES)],
+            )
+        )
         size_of, get = (
             (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
             if code == "cubin"
@@ -65,3 +64,46 @@ def compile_source(
         return bytes(image)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
+
+
+def options(architecture: str, defines: Defines, code: Code) -> tuple[str, ...]:
+    """NVRTC's options, but for where headers lie: what they hold matters, not where."""
+    return (
+        f"--gpu-architecture={'sm' if code == 'cubin' else 'compute'}_{architecture}",
+        "--std=c++17",
+        "--fmad=false",
+        *(f"--define-macro={name}={value}" for name, value in defines),
+    )
+
+
+@functools.cache
+def version() -> str:
+    """NVRTC's version, "13.0"; BackendUnavailableError where it is not installed."""
+    status, major, minor = _library().nvrtcVersion()
+    if status != 0:
+        raise BackendUnavailableError(f"NVRTC does not say its version (status {int(status)}); {INSTALL}")
+    return f"{major}.{minor}"
+
+
+@functools.cache
+def architectures() -> tuple[int, ...]:
+    """What NVRTC can compile for: 75, 80 and so on; BackendUnavailableError where it is not installed."""
+    status, found = _library().nvrtcGetSupportedArchs()
+    if status != 0:
+        raise BackendUnavailableError(f"NVRTC does not say its architectures (status {int(status)}); {INSTALL}")
+    return tuple(found)
+
+
+@functools.cache
+def _library() -> Any:
+    """The module ``cuda.bindings.nvrtc``, its library found."""
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise BackendUnavailableError(f"CUDA kernels cannot be compiled: {error}; {INSTALL}") from None
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:  # the binding is there, the library is not
+        first = str(error).strip().partition("\n")[0]
+        raise BackendUnavailableError(f"CUDA kernels cannot be compiled: {first}; {INSTALL}") from None
+    return nvrtc

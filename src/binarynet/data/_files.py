@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from binarynet.errors import INSTALL_TRAIN, DataError
+from binarynet.files import cache_directory
 
 log = logging.getLogger("binarynet.data")
 
@@ -22,7 +22,6 @@ FREE_EXPANSION_BYTES = 64 << 20
 """Compressed data may grow to 64 MiB, or to 256 times its size if that is more; beyond is a decompression bomb."""
 
 DATA_VARIABLE = "BINARYNET_DATA"
-CACHE_VARIABLE = "BINARYNET_CACHE"
 
 Origin = Literal["--data", "BINARYNET_DATA", "cache"]
 
@@ -119,19 +118,6 @@ def read_whole(file: Path, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise DataError(f"{file}: is longer than {max_bytes:,} bytes, which none of the published files comes near")
     return content
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept: ``BINARYNET_CACHE``, else the platform's cache directory."""
-    if named := os.environ.get(CACHE_VARIABLE):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "binarynet"
 
 
 def places(dataset: str, data_dir: str | os.PathLike[str] | None) -> list[Place]:
