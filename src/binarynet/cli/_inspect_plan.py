@@ -27,13 +27,15 @@ _MOST_SECONDS = 5.0
 """... but fewer where they would take longer than this; one run is made however long it takes."""
 
 
-def inspect_plan(path: Path, *, batch: int, threads: int | None, engine: str | None, time: bool, json: bool) -> None:
+def inspect_plan(
+    path: Path, *, batch: int, threads: int | None, engine: str | None, device: str | None, time: bool, json: bool
+) -> None:
     """Print the plan of a .bnn file for a batch, with the time of each step if asked for, as text or JSON."""
     from binarynet.fileformat import read
     from binarynet.runtime import Session, method_ranges
 
     network = read(path)
-    session = Session(network.graph, engine=engine, num_threads=threads)
+    session = Session(network.graph, engine=engine, num_threads=threads, device=device)
     plan = session.plan(batch)
     ranges = method_ranges(session.plan, _LARGEST_BATCH)
     times = _times(session, batch) if time else ()
@@ -91,35 +93,58 @@ def _print_whole(console: Console, path: Path, plan: Plan) -> None:
         {
             "file": str(path),
             "engine": f"{plan.engine}: {plan.why_engine}",
-            "threads": str(plan.num_threads),
+            **({"threads": str(plan.num_threads)} if plan.device == "cpu" else {"device": plan.device}),
             "batch": f"{_images(plan.batch)}, computed in {chunks}",
             "weights": f"{in_bytes(plan.weight_bytes)} as the kernels read them",
-            "memory": f"{in_bytes(plan.arena_bytes)} between the steps, {in_bytes(plan.scratch_bytes)} for the kernels "
-            f"({in_bytes(plan.workspace_bytes)} are kept for each run at a time, enough for any batch)",
+            "memory": _memory(plan),
         },
     )
+
+
+def _memory(plan: Plan) -> str:
+    from binarynet.analysis.units import in_bytes
+
+    between, kept = f"{in_bytes(plan.arena_bytes)} between the steps", f"{in_bytes(plan.workspace_bytes)}"
+    if plan.device != "cpu":
+        return f"{between} (up to {kept} for each run at a time, enough for any batch)"
+    scratch = in_bytes(plan.scratch_bytes)
+    return f"{between}, {scratch} for the kernels ({kept} are kept for each run at a time, enough for any batch)"
 
 
 def _print_steps(console: Console, plan: Plan, times: Sequence[StepTime]) -> None:
     """One row per step; with times, their medians and shares."""
     heading(console, "Steps")
-    right = ("units", "tasks", "threads", "weights", "scratch", *(("us", "least", "share") if times else ()))
+    on_gpu = plan.device != "cpu"
+    numbers = (
+        ("grid", "threads", "shared", "weights") if on_gpu else ("units", "tasks", "threads", "weights", "scratch")
+    )
+    right = (*numbers, *(("us", "least", "share") if times else ()))
     table = number_table("step", "method", *right, right=right)
     medians = [time.median for time in times]
     for i, step in enumerate(plan.steps):
-        counts = (step.units, step.tasks, step.threads, step.weight_bytes, step.scratch_bytes)
+        shown: tuple[int | str, ...] = (step.units, step.tasks, step.threads, step.weight_bytes, step.scratch_bytes)
+        if on_gpu:
+            shown = (step.grid, step.threads, step.shared_bytes, step.weight_bytes)
+        counts = (number if isinstance(number, str) else f"{number:,}" for number in shown)
         timed: tuple[str, ...] = ()
         if times:
             least = min(times[i].nanoseconds)
             timed = (f"{medians[i] / 1e3:,.1f}", f"{least / 1e3:,.1f}", f"{100 * medians[i] / sum(medians):.1f} %")
-        table.add_row(Text(", ".join(step.values)), step.method, *(f"{count:,}" for count in counts), *timed)
+        table.add_row(Text(", ".join(step.values)), step.method, *counts, *timed)
     if times:
         total = (f"{sum(medians) / 1e3:,.1f}", f"{sum(min(time.nanoseconds) for time in times) / 1e3:,.1f}", "")
-        table.add_row("sum", "", "", "", "", f"{plan.weight_bytes:,}", "", *total, style="bold")
+        columns = dict.fromkeys(("step", "method", *numbers), "") | {
+            "step": "sum",
+            "weights": f"{plan.weight_bytes:,}",
+        }
+        table.add_row(*columns.values(), *total, style="bold")
     console.print(table)
     console.print(
-        "step: the values that it computes, fused into one; units: into which its work divides, tasks: ranges of units "
-        "that threads take one by one; weights, scratch: bytes",
+        "step: the values that it computes, fused into one kernel; grid: blocks of threads; threads: of a block; "
+        "shared: bytes of dynamic shared memory of a block; weights: bytes"
+        if on_gpu
+        else "step: the values that it computes, fused into one; units: into which its work divides, tasks: ranges of "
+        "units that threads take one by one; weights, scratch: bytes",
         style="dim",
     )
     if times:
@@ -135,7 +160,7 @@ def _print_choices(console: Console, plan: Plan, ranges: Sequence[MethodRange]) 
     heading(console, "Why")
     table = number_table("", "", header=False)
     reasons: dict[str, list[str]] = {}
-    for step in plan.steps:
+    for step in plan.steps if plan.device == "cpu" else ():
         threads = f"{step.threads} thread" + ("s" if step.threads > 1 else "")
         reasons.setdefault(f"{threads}: {step.why_threads}", []).append(step.name)
     for reason, names in reasons.items():

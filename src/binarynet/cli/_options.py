@@ -25,6 +25,12 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Threads to use; default: one per core.", show_default=False),
 ]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="cpu, cuda (the first GPU) or cuda:N; default: cpu.", show_default=False
+    ),
+]
 EngineName = Annotated[
     str | None,
     typer.Option("--engine", metavar="NAME", help="Engine to use, see binarynet info.", show_default=False),

@@ -92,6 +92,7 @@ def facts(model: Model, path: Path, dataset: Dataset, part: str) -> dict[str, An
         "wrong": score.wrong,
         "images": score.images,
         "engine": model.engine,
+        "device": model.device,
         "threads": model.session.num_threads,
         "seconds": score.seconds,
         "images_per_second": score.images / score.seconds,

@@ -5,14 +5,27 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from binarynet.cli._console import print_facts, print_json, stdout
 from binarynet.cli._options import Json
 
-LIBRARIES = ("numpy", "torch", "lightning", "scikit-learn", "matplotlib", "onnxruntime", "openvino")
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LIBRARIES = (
+    "numpy",
+    "torch",
+    "lightning",
+    "scikit-learn",
+    "matplotlib",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
+    "onnxruntime",
+    "openvino",
+)
 
 
 def info(json: Json = False) -> None:
@@ -33,22 +46,43 @@ def info(json: Json = False) -> None:
             "training": f"torch's products on the CPU: {training['why_not']}"
             if training["why_not"]
             else f"packed kernels on the CPU, {training['name']}",
+            **_gpu_lines(facts),
             "cache": facts["cache"],
             "data": facts["data"] or "BINARYNET_DATA is not set",
         },
     )
-    console.print("\nengines, best first", style="bold")
-    width = max(len(engine["name"]) for engine in facts["engines"])
-    for engine in facts["engines"]:
-        if engine["why_not"]:
-            state = Text.assemble(("no   ", "yellow"), engine["why_not"])
-        else:
-            state = Text.assemble(("yes", "green"), "  used" if engine["name"] == facts["engine"] else "")
-        console.print(Text.assemble(f"  {engine['name']:<{width}}  ", state), soft_wrap=True)
+    _print_engines(console, "engines, best first", facts["engines"], facts["engine"])
+    for gpu in facts["gpus"]:
+        usable = [engine["name"] for engine in gpu["engines"] if not engine["why_not"]]
+        title = f"engines with --device {gpu['device']}, best first"
+        _print_engines(console, title, gpu["engines"], usable[0] if usable else None)
     if facts["forced"]:
         from binarynet.runtime.engines import FORCE_VARIABLE
 
         console.print(f"{FORCE_VARIABLE}={facts['forced']} decides which one is used", markup=False, soft_wrap=True)
+
+
+def _gpu_lines(facts: dict[str, Any]) -> dict[str, str]:
+    """One line per GPU, or one that says why there is none."""
+    if not facts["gpus"]:
+        return {"gpu": f"none: {facts['why_no_gpu']}"}
+    lines = {
+        gpu["device"]: f"{gpu['name']}, compute capability {gpu['capability']}, {gpu['memory_bytes'] / 2**30:,.1f} GiB"
+        for gpu in facts["gpus"]
+    }
+    driver = facts["driver"]
+    return {**lines, "driver": f"{driver['release'] or 'NVIDIA'}, CUDA {driver['cuda']}"}
+
+
+def _print_engines(console: Console, title: str, engines: list[dict[str, str]], used: str | None) -> None:
+    console.print(f"\n{title}", style="bold", markup=False)
+    width = max(len(engine["name"]) for engine in engines)
+    for engine in engines:
+        if engine["why_not"]:
+            state = Text.assemble(("no   ", "yellow"), engine["why_not"])
+        else:
+            state = Text.assemble(("yes", "green"), "  used" if engine["name"] == used else "")
+        console.print(Text.assemble(f"  {engine['name']:<{width}}  ", state), soft_wrap=True)
 
 
 def collect() -> dict[str, Any]:
@@ -77,9 +111,34 @@ def collect() -> dict[str, Any]:
         "engines": [{"name": engine.name, "why_not": engine.why_not} for engine in found],
         "engine": forced or usable[0],
         "forced": forced,
+        **_gpus(),
         "training": {"name": training.name, "why_not": training.why_not},
         "cache": str(cache_directory()),
         "data": os.environ.get(DATA_VARIABLE),
+    }
+
+
+def _gpus() -> dict[str, Any]:
+    """GPUs with their engines, the driver, and why there is none."""
+    from binarynet.cuda import driver
+    from binarynet.cuda.device import devices
+    from binarynet.runtime import engines
+
+    found = devices()
+    return {
+        "gpus": [
+            {
+                "device": str(gpu),
+                "name": gpu.name,
+                "capability": ".".join(map(str, gpu.capability)),
+                "multiprocessors": gpu.multiprocessors,
+                "memory_bytes": gpu.total_memory,
+                "engines": [{"name": engine.name, "why_not": engine.why_not} for engine in engines(str(gpu))],
+            }
+            for gpu in found
+        ],
+        "driver": {"release": driver.release(), "cuda": driver.version()} if found else None,
+        "why_no_gpu": driver.why_not(),
     }
 
 

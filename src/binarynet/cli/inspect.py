@@ -11,7 +11,7 @@ from rich.text import Text
 
 from binarynet.cli._console import print_facts, print_json, printable, stdout
 from binarynet.cli._inspect_plan import inspect_plan
-from binarynet.cli._options import EngineName, Json, Threads
+from binarynet.cli._options import DeviceName, EngineName, Json, Threads
 from binarynet.cli._tables import heading, number_table, print_repetition, sizes
 from binarynet.errors import UsageError
 
@@ -39,6 +39,7 @@ def inspect(
     ] = None,
     time: Annotated[bool, typer.Option("--time", help="With --plan: run it, and time every step.")] = False,
     engine: EngineName = None,
+    device: DeviceName = None,
     threads: Threads = None,
 ) -> None:
     """Show what a packed network holds, byte by byte: layers, what is binary and what not, operations, energy.
@@ -50,9 +51,9 @@ def inspect(
 
     require_file(model)
     if plan:
-        inspect_plan(model, batch=batch or 1, threads=threads, engine=engine, time=time, json=json)
+        inspect_plan(model, batch=batch or 1, threads=threads, engine=engine, device=device, time=time, json=json)
         return
-    given = {"--batch": batch, "--time": time or None, "--engine": engine, "--threads": threads}
+    given = {"--batch": batch, "--time": time or None, "--engine": engine, "--device": device, "--threads": threads}
     alone = [name for name, value in given.items() if value is not None]
     if alone:
         raise UsageError(f"{', '.join(alone)}: say how a network runs, which is shown with --plan")

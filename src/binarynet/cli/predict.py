@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from binarynet.cli._console import plain_table, print_json, printable, stdout
-from binarynet.cli._options import EngineName, Json, Threads
+from binarynet.cli._options import DeviceName, EngineName, Json, Threads
 
 if TYPE_CHECKING:
     from binarynet.data import ImagePolicy
@@ -27,6 +27,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, metavar="K", help="Show the K best classes.")] = 1,
     json: Json = False,
     engine: EngineName = None,
+    device: DeviceName = None,
     threads: Threads = None,
 ) -> None:
     """Classify pictures with a packed network.
@@ -37,11 +38,11 @@ def predict(
     from binarynet.cli._networks import policy_of, refusals_explained, require_file
 
     require_file(model)
-    network = binarynet.load(model, engine=engine, num_threads=threads)
+    network = binarynet.load(model, engine=engine, num_threads=threads, device=device)
     with refusals_explained(network.network, model):
         predictions = collect(network, policy_of(network.network), images, top)
     if json:
-        print_json({"model": model, "engine": network.engine, "predictions": predictions})
+        print_json({"model": model, "engine": network.engine, "device": network.device, "predictions": predictions})
         return
     table = plain_table("image", "class", "score", right=["score"])
     for entry in predictions:

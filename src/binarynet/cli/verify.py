@@ -45,6 +45,15 @@ def verify(
     sums: Annotated[bool, typer.Option("--sums", help="Compare the integer sums before every sign, too.")] = False,
     json: Json = False,
     threads: Threads = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="Engines of cpu, cuda (the first GPU) or cuda:N only; default: of the CPU and the first GPU.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Prove that a packed network is exact: every layer's bits and the scores, on every engine of this machine.
 
@@ -61,7 +70,9 @@ def verify(
 
         extra["torch"] = torch_baseline(run_folder, model.graph, file)
     with progress_bar("verifying", len(inputs)) as advance:
-        result = binarynet.verify(model.graph, inputs, extra=extra, num_threads=threads, sums=sums, progress=advance)
+        result = binarynet.verify(
+            model.graph, inputs, extra=extra, num_threads=threads, device=device, sums=sums, progress=advance
+        )
     if json:
         print_json(_as_json(result, file, run_folder, what))
     else:

@@ -1,7 +1,7 @@
 """Compiled kernels, kept between processes: each is compiled once per machine.
 
-A folder of files, one per compiled source, named by the hash of everything that went in. A file that is damaged, or that
-holds something else, is compiled anew and replaced; a folder that cannot be written to costs time, never a result.
+A folder of files, one per compiled source, named by the hash of everything that went in. A file that is damaged, or
+that holds something else, is compiled anew and replaced; a folder that cannot be written to costs time, never a result.
 """
 
 from __future__ import annotations

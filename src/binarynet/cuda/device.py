@@ -16,6 +16,7 @@ from binarynet.cuda.blocks import Capability, Launch
 from binarynet.cuda.driver import check
 from binarynet.cuda.memory import Memory, PinnedMemory, in_bytes
 from binarynet.cuda.modules import Kernel, Modules, PreparedLaunch
+from binarynet.cuda.streams import DEFAULT_STREAM
 from binarynet.errors import BackendUnavailableError, DeviceError, UsageError
 
 LEAST: Capability = (7, 5)
@@ -128,8 +129,9 @@ class Device:
             status, address = self._driver.cuMemHostAlloc(max(nbytes, 1), 0)
             if driver.is_memory_error(status):
                 raise DeviceError(
-                    f"could not lock {in_bytes(nbytes)} of the host's memory for {what}: {driver.described(status)[0]}; "
-                    "run fewer images at a time, or allow more locked memory (ulimit -l, the container's memory limit)"
+                    f"could not lock {in_bytes(nbytes)} of the host's memory for {what}: "
+                    f"{driver.described(status)[0]}; run fewer images at a time, or allow more locked memory "
+                    "(ulimit -l, the container's memory limit)"
                 )
             check((status,), f"lock {in_bytes(nbytes)} of the host's memory for {what}")
         return PinnedMemory(self, int(address), nbytes)
@@ -137,13 +139,17 @@ class Device:
     def upload(self, array: Any, what: str) -> Memory:
         """A copy of a contiguous NumPy array in the GPU's memory; errors as :meth:`allocate`."""
         memory = self.allocate(array.nbytes, what)
-        if array.nbytes:
-            with self:
-                check(
-                    self._driver.cuMemcpyHtoD(memory.address, array.ctypes.data, array.nbytes),
-                    f"copy {what} to {self}",
-                )
+        self.copy_to_device(memory.address, array, what)
         return memory
+
+    def copy_to_device(self, address: int, array: Any, what: str) -> None:
+        """Fill memory of the GPU from a contiguous NumPy array; done when it returns, for all streams."""
+        if array.nbytes:
+            attempt = f"copy {what} to {self}"
+            with self:
+                check(self._driver.cuMemcpyHtoD(address, array.ctypes.data, array.nbytes), attempt)
+                # that returns when the array was read; streams of our own do not wait for the rest
+                check(self._driver.cuStreamSynchronize(DEFAULT_STREAM), attempt)
 
     def copy_to_host(self, array: Any, address: int, what: str) -> None:
         """Fill a contiguous, writable NumPy array from the GPU, after all that was started on the default stream."""
@@ -189,9 +195,9 @@ class Device:
     def _no_memory(self, nbytes: int, what: str) -> NoReturn:
         free, total = check(self._driver.cuMemGetInfo(), f"ask {self} for its free memory")
         raise DeviceError(
-            f"{self} ({self.name}) is out of memory: asked for {in_bytes(nbytes)} for {what}, {in_bytes(free)} are free "
-            f"of {in_bytes(total)}; run fewer images at a time, drop results that are no longer needed, or end other "
-            "programs that use the GPU (nvidia-smi shows them)"
+            f"{self} ({self.name}) is out of memory: asked for {in_bytes(nbytes)} for {what}, {in_bytes(free)} are "
+            f"free of {in_bytes(total)}; run fewer images at a time, drop results that are no longer needed, or end "
+            "other programs that use the GPU (nvidia-smi shows them)"
         )
 
 
@@ -206,16 +212,29 @@ def device(ordinal: int) -> Device:
     Raises:
         BackendUnavailableError: there is no such GPU, or it cannot be used; says why, and what to do.
     """
-    reason = driver.why_not()
-    if reason:
+    found, reason = find(f"cuda:{ordinal}")
+    if found is None:
         raise BackendUnavailableError(f"cuda:{ordinal} cannot be used here: {reason}")
+    return found
+
+
+def find(name: str) -> tuple[Device, str] | tuple[None, str]:
+    """A GPU by its name, "cuda" or "cuda:1", or why it cannot be used, and what to do.
+
+    Raises:
+        UsageError: no GPU is ever called so.
+    """
+    number = ordinal(name)
+    if number is None:
+        raise UsageError('expected "cuda" or "cuda:N", got "cpu"')
+    if reason := driver.why_not():
+        return None, reason
     found = _all()
-    if ordinal >= len(found):
+    if number >= len(found):
         there = ", ".join(f"{each} ({each.name})" for each in found)
-        raise BackendUnavailableError(f"there is no GPU cuda:{ordinal}; there are: {there}")
-    if reason := found[ordinal].why_not:
-        raise BackendUnavailableError(f"cuda:{ordinal} cannot be used: {reason}")
-    return found[ordinal]
+        return None, f"there is no GPU of this number; there {'is' if len(found) == 1 else 'are'}: {there}"
+    reason = found[number].why_not
+    return (None, reason) if reason else (found[number], "")
 
 
 def ordinal(name: str) -> int | None:

@@ -71,9 +71,9 @@ def binding() -> Any:
     return _module()
 
 
-def version() -> int:
-    """The driver's CUDA version, 13000 for 13.0."""
-    return int(check(_module().cuDriverGetVersion(), "ask the driver for its version"))
+def version() -> str:
+    """The driver's CUDA version, "13.0"."""
+    return _dotted(check(_module().cuDriverGetVersion(), "ask the driver for its version"))
 
 
 def release() -> str | None:

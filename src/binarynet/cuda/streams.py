@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from binarynet.cuda.driver import check
 
@@ -116,6 +116,31 @@ class Graph:
         if not _finalizing() and hasattr(self, "_executable"):
             with self.device as device:
                 device._driver.cuGraphExecDestroy(self._executable)
+
+
+class Copy:
+    """A copy of bytes that can be started any number of times; host addresses are those of pinned memory."""
+
+    def __init__(
+        self,
+        device: Device,
+        way: Literal["to the GPU", "from the GPU", "on the GPU"],
+        target: int,
+        source: int,
+        nbytes: int,
+    ) -> None:
+        d = device._driver
+        self._call = {
+            "to the GPU": d.cuMemcpyHtoDAsync,
+            "from the GPU": d.cuMemcpyDtoHAsync,
+            "on the GPU": d.cuMemcpyDtoDAsync,
+        }[way]
+        self._arguments = (target, source, nbytes)
+        self._attempt = f"copy {nbytes:,} bytes {way} ({device})"
+
+    def start(self, stream: int) -> None:
+        """Start it on a stream of the current context; returns before it is done."""
+        check(self._call(*self._arguments, stream), self._attempt)
 
 
 def wait(device: Device, stream: int, attempt: str) -> None:

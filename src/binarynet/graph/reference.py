@@ -48,10 +48,7 @@ def check_images(graph: Graph, images: Array) -> None:
         ShapeError: wrong dtype or shape, or a masked array: no engine knows of masks.
         UsageError: padding bits of packed bits that are not 0.
     """
-    bits = graph.input.kind == "bits"
-    shape = input_array_shape(graph.input)
-    dtype = WORD_DTYPE if bits else np.dtype(np.uint8)
-    expected = f"{dtype} [n, {_join(shape)}]"
+    expected = _expected(graph.input)
     if not isinstance(images, np.ndarray):
         raise ShapeError(f"images: expected a NumPy array {expected}, got {type(images).__name__}")
     if isinstance(images, np.ma.MaskedArray):
@@ -59,18 +56,32 @@ def check_images(graph: Graph, images: Array) -> None:
             f"images: expected a NumPy array {expected} without a mask, got {type(images).__name__}; put values where "
             "there are none (images.filled(0))"
         )
-    if images.dtype != dtype:
-        raise ShapeError(
-            f"images: expected packed bits {expected}, got {images.dtype}; binarynet.encoding.pack_bits packs them"
-            if bits
-            else f"images: expected uint8 values 0..255, got {images.dtype}; map them once to 0..255 "
-            "(for x in [0, 1]: np.round(255 * x).astype(np.uint8))"
-        )
-    if images.ndim != len(shape) + 1 or images.shape[1:] != shape:
-        raise ShapeError(f"images: expected {expected}, got [{_join(images.shape)}]")
-    if bits and not padding_is_zero(images, graph.input.shape[-1]):
+    check_batch(graph, images.dtype, images.shape)
+    if graph.input.kind == "bits" and not padding_is_zero(images, graph.input.shape[-1]):
         used = graph.input.shape[-1] % WORD_BITS
         raise UsageError(f"images: padding bits are not 0: of each last word only the lowest {used} bits are used")
+
+
+def check_batch(graph: Graph, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse a dtype and a shape that no batch of inputs of the graph has; ShapeError says what is expected."""
+    bits, expected = graph.input.kind == "bits", _expected(graph.input)
+    if dtype != _input_dtype(graph.input):
+        raise ShapeError(
+            f"images: expected packed bits {expected}, got {dtype}; binarynet.encoding.pack_bits packs them"
+            if bits
+            else f"images: expected uint8 values 0..255, got {dtype}; map them once to 0..255 "
+            "(for x in [0, 1]: np.round(255 * x).astype(np.uint8))"
+        )
+    if len(shape) == 0 or tuple(shape[1:]) != input_array_shape(graph.input):
+        raise ShapeError(f"images: expected {expected}, got [{_join(shape)}]")
+
+
+def _input_dtype(node: Input) -> np.dtype[Any]:
+    return WORD_DTYPE if node.kind == "bits" else np.dtype(np.uint8)
+
+
+def _expected(node: Input) -> str:
+    return f"{_input_dtype(node)} [n, {_join(input_array_shape(node))}]"
 
 
 def input_array_shape(node: Input) -> tuple[int, ...]:

@@ -88,9 +88,9 @@ def lower_checked(module: nn.Module, input_shape: Sequence[int]) -> Lowered:
 
 
 def probe(lowered: Lowered) -> Verification:
-    """Random, all-black, all-white and mid-grey images through torch and every engine of this machine."""
+    """Random, all-black, all-white and mid-grey images through torch and every engine of this machine's CPU."""
     shape = (_NUM_PROBES, *lowered.graph.input.shape)
     images: npt.NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for i, level in enumerate((0, 255, 128)):
         images[i] = level
-    return verify(lowered.graph, images, extra={"torch": torch_source(lowered)})
+    return verify(lowered.graph, images, extra={"torch": torch_source(lowered)}, device="cpu")

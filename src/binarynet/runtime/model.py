@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,19 @@ class Model:
 
     Args:
         network: what a .bnn file holds.
-        engine, num_threads: as for :class:`Session`.
+        engine, num_threads, device: as for :class:`Session`.
     """
 
-    def __init__(self, network: PackedNetwork, *, engine: str | None = None, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        network: PackedNetwork,
+        *,
+        engine: str | None = None,
+        num_threads: int | None = None,
+        device: str | None = None,
+    ) -> None:
         self.network = network
-        self.session = Session(network.graph, engine=engine, num_threads=num_threads)
+        self.session = Session(network.graph, engine=engine, num_threads=num_threads, device=device)
 
     @property
     def graph(self) -> Graph:
@@ -67,18 +74,28 @@ class Model:
         """Name of the engine in use."""
         return self.session.engine
 
-    def scores(self, images: Array) -> npt.NDArray[np.float32]:
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda:0"."""
+        return self.session.device
+
+    @overload
+    def scores(self, images: Array) -> npt.NDArray[np.float32]: ...
+    @overload
+    def scores(self, images: Any) -> Any: ...
+    def scores(self, images: Any) -> Any:
         """float32 ``[n, classes]`` for uint8 images ``[n, *input_shape]`` (a network that ends in signs: packed bits).
 
         One image without the batch axis is taken as a batch of one; grey images may leave their channel axis out
-        (or one grey image both).
+        (or one grey image both). On a GPU, images may be a batch in its memory (:meth:`Session.run`): then the scores
+        are there, too.
 
         Raises:
             ShapeError: another dtype or shape; nothing is converted silently.
         """
         return self.session.run(self._batched(images))
 
-    def predict(self, images: Array) -> Prediction:
+    def predict(self, images: Any) -> Prediction:
         """Labels and scores; arguments and errors as for :meth:`scores`.
 
         Raises:
@@ -87,7 +104,7 @@ class Model:
         output = self.graph.output_type
         if output.kind != "f32" or len(output.shape) != 1:
             raise UsageError(f"this network returns {output}, not scores; use model.session.run(images)")
-        scores = self.scores(images)
+        scores = np.asarray(self.scores(images))
         labels = np.argmax(scores, axis=1)
         return Prediction(labels, scores, [self.classes[i] if self.classes else str(i) for i in labels])
 
@@ -95,7 +112,7 @@ class Model:
         """Write a .bnn file, whole or not at all; returns its size in bytes."""
         return fileformat.write(path, self.network)
 
-    def _batched(self, images: Array) -> Array:
+    def _batched(self, images: Any) -> Any:
         shape = self.input_shape
         if isinstance(images, np.ndarray):
             if type(images) is not np.ndarray and not isinstance(images, np.ma.MaskedArray):
@@ -110,17 +127,24 @@ class Model:
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.input_shape))
-        return f"<binarynet.Model {shape} -> {self.graph.output_type}, engine {self.engine}>"
+        where = "" if self.device == "cpu" else f" on {self.device}"
+        return f"<binarynet.Model {shape} -> {self.graph.output_type}, engine {self.engine}{where}>"
 
 
-def load(path: str | os.PathLike[str], *, engine: str | None = None, num_threads: int | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    engine: str | None = None,
+    num_threads: int | None = None,
+    device: str | None = None,
+) -> Model:
     """Read a .bnn file.
 
     Args:
         path: the file.
-        engine, num_threads: as for :class:`Session`.
+        engine, num_threads, device: as for :class:`Session`.
 
     Raises:
         FileFormatError: the file is missing, damaged, newer than this binarynet, or not a .bnn file at all.
     """
-    return Model(fileformat.read(path), engine=engine, num_threads=num_threads)
+    return Model(fileformat.read(path), engine=engine, num_threads=num_threads, device=device)

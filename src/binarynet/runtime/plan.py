@@ -11,20 +11,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a run over one chunk of images.
+    """One step of a run over one chunk of images. On a GPU it is one kernel: units and tasks are its blocks of threads.
 
     Attributes:
-        kind: "block" (a convolution or dense layer, with the pooling and the threshold that are fused into it), or
-            "max_pool", "threshold", "affine", "flatten" where such a node is a step of its own.
-        values: names of the values that it computes; only the last one goes to memory.
-        method: how, in the words of the instruction set's kernels; may depend on the number of images.
+        kind: "block" (a convolution or dense layer, with the pooling and the threshold that are fused into it; on a
+            GPU the threshold, or the affine map), or "max_pool", "threshold", "affine", "flatten" where such a node is
+            a step of its own.
+        values: names of the values that it computes; only the last one goes to memory. (On a GPU, a pooling behind its
+            layer's threshold makes that threshold's value.)
+        method: how, in the words of the engine's kernels; may depend on the number of images.
         units, tasks, threads: the work divides into so many units; so many ranges of them are taken one by one, by at
-            most so many threads.
+            most so many threads. On a GPU, threads are those of a block.
         why_threads: what decided that number.
         weight_bytes: weights and thresholds as the kernel reads them.
         scratch_bytes: the kernel's own memory, of all its threads.
         in_bytes, out_bytes: of the chunk's values.
         work: rough, in 64-bit XNOR-popcounts.
+        kernel, grid, shared_bytes: on a GPU, the kernel and its source, blocks of threads in x, y and z, and dynamic
+            shared memory of a block.
     """
 
     kind: str
@@ -39,6 +43,9 @@ class Step:
     in_bytes: int
     out_bytes: int
     work: int
+    kernel: str = ""
+    grid: str = ""
+    shared_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -60,6 +67,7 @@ class Plan:
         workspace_bytes: memory that one run uses and the session keeps; enough for every batch. There is as much again
             for each further run at the same time.
         steps: in order.
+        device: "cpu", or the GPU, "cuda:0".
     """
 
     engine: str
@@ -73,6 +81,7 @@ class Plan:
     scratch_bytes: int
     workspace_bytes: int
     steps: tuple[Step, ...]
+    device: str = "cpu"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

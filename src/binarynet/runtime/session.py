@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,19 @@ from binarynet.graph import (
     check_images,
     evaluate,
 )
-from binarynet.runtime.engines import FORCE_VARIABLE, REFERENCE, check_engine, forced_instruction_set
+from binarynet.runtime.engines import (
+    CPU,
+    FORCE_VARIABLE,
+    REFERENCE,
+    check_engine,
+    forced_instruction_set,
+    resolve_device,
+)
+from binarynet.runtime.out import check_out_array
 from binarynet.runtime.plan import Plan, Step, StepTime
+
+if TYPE_CHECKING:
+    from binarynet.runtime.cuda_session import CudaSession
 
 Array = npt.NDArray[Any]
 MAX_THREADS = 1024
@@ -44,14 +55,16 @@ class Session:
         graph: the network.
         taps: names of values to return besides the result: any layer's bits (packed, ``encoding.unpack_bits``
             opens them) or sums. A tap keeps its value from being fused away.
-        engine: name of an engine (:func:`binarynet.runtime.engines`); default: the best one here, or the instruction
-            set that the environment variable BINARYNET_FORCE_ISA names.
+        engine: name of an engine (:func:`binarynet.runtime.engines`); default: the best one of the device; on the CPU,
+            the instruction set that the environment variable BINARYNET_FORCE_ISA names.
         num_threads: threads of the native core, 1 to 1024; default: one per core that this process may use.
+        device: "cpu", "cuda" (the first GPU) or "cuda:1"; default: that of the engine, without one the CPU.
 
     Raises:
-        UsageError: an unknown engine or value, a number of threads that is none, or a BINARYNET_FORCE_ISA that is
-            unknown (whatever ``engine`` is).
-        BackendUnavailableError: the engine, or the one that BINARYNET_FORCE_ISA names, cannot run here.
+        UsageError: an unknown device, engine or value, a device and an engine of another one, a number of threads that
+            is none or is given for a GPU, or a BINARYNET_FORCE_ISA that is unknown (whatever ``engine`` is).
+        BackendUnavailableError: the device or engine, or the one that BINARYNET_FORCE_ISA names, cannot be used here;
+            says why, and what to do.
     """
 
     def __init__(
@@ -61,21 +74,29 @@ class Session:
         taps: Sequence[str] = (),
         engine: str | None = None,
         num_threads: int | None = None,
+        device: str | None = None,
     ) -> None:
         threads = None if num_threads is None else _checked_threads(num_threads)
         forced = forced_instruction_set()
+        where = resolve_device(device, engine)
+        if where != CPU and threads is not None:
+            raise UsageError(f"a number of threads is for the CPU, this session runs on {where}; leave it out")
         if engine is not None:
-            check_engine(engine)
+            check_engine(engine, where)
         for tap in taps:
             if tap not in graph.types:
                 raise UsageError(f"no value is called {tap!r}; there are: {', '.join(graph.types)}")
         self.graph = graph
         self.taps = tuple(taps)
         self._values = tuple(dict.fromkeys((graph.output, *taps)))
-        self._asked = (engine, threads)
-        self._native = None if engine == REFERENCE else _compile(graph, self._values, engine or forced, threads)
+        self._asked = (engine, threads, device)
+        on_cpu = engine != REFERENCE and where == CPU
+        self._native = _compile(graph, self._values, engine or forced, threads) if on_cpu else None
+        self._cuda = None if where == CPU else _compile_for_gpu(graph, self._values, where, engine)
         if engine is not None:
             self._why_engine = "asked for"
+        elif self._cuda is not None:
+            self._why_engine = f"the best of {where} ({self._cuda.device.name})"
         else:
             self._why_engine = "the best that can be used here" if forced is None else f"named by {FORCE_VARIABLE}"
 
@@ -85,32 +106,56 @@ class Session:
     @property
     def engine(self) -> str:
         """Name of the engine in use."""
+        if self._cuda is not None:
+            return self._cuda.engine
         return REFERENCE if self._native is None else str(self._native.isa)
 
     @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda:0"."""
+        return CPU if self._cuda is None else str(self._cuda.device)
+
+    @property
     def num_threads(self) -> int:
-        """Threads that one run may use."""
+        """Threads of the CPU that one run may use."""
         return 1 if self._native is None else int(self._native.num_threads)
 
-    def run(self, images: Array, out: Array | None = None) -> Array:
+    @overload
+    def run(self, images: Array, out: Array | None = None) -> Array: ...
+    @overload
+    def run(self, images: Any, out: Any = None) -> Any: ...
+    def run(self, images: Any, out: Any = None) -> Any:
         """The network's result for uint8 ``[n, *input shape]``: usually float32 scores ``[n, classes]``.
 
         Where the graph's input is packed bits, images are uint64 ``[n, ..., words(channels)]``.
 
+        A session on a GPU also takes arrays in that GPU's memory: of torch, CuPy, JAX or whatever else knows DLPack or
+        ``__cuda_array_interface__``, C-contiguous; or a result of another session. Nothing is copied then. The work is
+        started on the stream that comes with them (torch: the current one), nobody waits for it, and the result is a
+        :class:`binarynet.cuda.arrays.DeviceArray` on that stream. The images must not be overwritten on another stream
+        before the work is done. Padding bits of packed bits are the caller's to keep 0 there.
+
         Args:
-            images: the batch; C-contiguous ones are not copied.
+            images: the batch; C-contiguous ones are not copied (those of the host come to a GPU in copies).
             out: memory for the result (its dtype and shape, C-contiguous, apart from the images), which is returned;
-                default: new memory.
+                default: new memory. For images in a GPU's memory, memory there.
 
         Raises:
             ShapeError: wrong dtype or shape of the images.
-            UsageError: padding bits of packed bits that are not 0; an ``out`` that is not what it should be.
+            UsageError: padding bits of packed bits that are not 0; an ``out`` that is not what it should be; images in
+                the memory of another device.
+            DeviceError: the GPU, its driver or its memory failed. What fails while a result in a GPU's memory is still
+                computed is found where it is read.
             BinaryNetError: images or results that do not fit into memory.
         """
         return self._arrays(images, out)[0]
 
-    def run_tapped(self, images: Array) -> dict[str, Array]:
-        """Result and taps by name, in the layout of :mod:`binarynet.graph.ir`. Raises as :meth:`run`."""
+    @overload
+    def run_tapped(self, images: Array) -> dict[str, Array]: ...
+    @overload
+    def run_tapped(self, images: Any) -> dict[str, Any]: ...
+    def run_tapped(self, images: Any) -> dict[str, Any]:
+        """Result and taps by name, in the layout of :mod:`binarynet.graph.ir`; arguments and errors as :meth:`run`."""
         return dict(zip(self._values, self._arrays(images, None), strict=True))
 
     def plan(self, batch: int = 1) -> Plan:
@@ -119,6 +164,8 @@ class Session:
         Raises:
             UsageError: a batch below 1, or the reference, which has no plan.
         """
+        if self._cuda is not None:
+            return self._cuda.plan(_checked_count("batch", batch), self._why_engine)
         native = self._planned()
         with _translated_errors():
             whole, rows = native.plan(_checked_count("batch", batch))
@@ -131,13 +178,13 @@ class Session:
 
     def profile(self, images: Array, repeats: int = 10) -> tuple[StepTime, ...]:
         """Wall-clock time of each step, in order, over so many runs one after the other (the first ones of a session
-        find cold caches). The clock is read around each step, natively; other runs are not slowed down by it. Signals
-        are handled between chunks: Ctrl-C ends it.
+        find cold caches). The clock is read around each step, natively, on a GPU by the GPU; other runs are not slowed
+        down by it. Signals are handled between chunks: Ctrl-C ends it. Images are NumPy arrays.
 
         Raises:
             UsageError: no images, ``repeats`` below 1, or the reference, which has no steps; else as :meth:`run`.
         """
-        native = self._planned()
+        native = self._planned() if self._cuda is None else self._cuda
         repeats = _checked_count("repeats", repeats)
         with _named_memory(images), _translated_errors():
             check_images(self.graph, images)
@@ -147,8 +194,16 @@ class Session:
             StepTime(step, nanoseconds) for step, nanoseconds in zip(steps, zip(*times, strict=True), strict=True)
         )
 
-    def _arrays(self, images: Array, out: Array | None) -> list[Array]:
+    def _arrays(self, images: Any, out: Any) -> list[Any]:
         """Result and taps. The native core checks what it is given; where it refuses, the reason is looked for here."""
+        if self._cuda is not None:
+            if not isinstance(images, np.ndarray):
+                return self._cuda.run_device(images, out)
+            with _named_memory(images):
+                check_images(self.graph, images)
+                if out is not None:
+                    _check_out(images, out)
+                return self._cuda.run_host(np.asarray(images), out)
         native = self._native
         if native is None or type(images) is not _ARRAY or (out is not None and type(out) is not _ARRAY):
             return self._checked_arrays(images, out)
@@ -180,10 +235,15 @@ class Session:
 
 
 def _rebuilt(
-    kind: type[Session], graph: Graph, taps: tuple[str, ...], engine: str | None, num_threads: int | None
+    kind: type[Session],
+    graph: Graph,
+    taps: tuple[str, ...],
+    engine: str | None,
+    num_threads: int | None,
+    device: str | None,
 ) -> Session:
-    """A session from what it was made of: the native one cannot be copied."""
-    return kind(graph, taps=taps, engine=engine, num_threads=num_threads)
+    """A session from what it was made of: the native one cannot be copied, nor one of a GPU."""
+    return kind(graph, taps=taps, engine=engine, num_threads=num_threads, device=device)
 
 
 def _checked_threads(number: Any) -> int:
@@ -216,11 +276,7 @@ def _check_out(images: Array, out: Any) -> None:
 
 def _copied(result: Array, out: Array) -> Array:
     """``out`` with the values of ``result``; refuses what the native core refuses."""
-    if (out.dtype, out.shape) != (result.dtype, result.shape):
-        given = f"{out.dtype} {list(out.shape)}"
-        raise UsageError(f"out: expected a NumPy array {result.dtype} {list(result.shape)}, got {given}")
-    if not out.flags.carray:
-        raise UsageError("out: expected an array that is C-contiguous, aligned and may be written")
+    check_out_array(out, result.dtype, result.shape)
     np.copyto(np.asarray(out), result)
     return out
 
@@ -247,6 +303,18 @@ def _translated_errors() -> Iterator[None]:
     except _native.NativeError as error:
         known = {"INVALID_ARGUMENT": UsageError, "UNAVAILABLE": BackendUnavailableError}
         raise known.get(getattr(error, "status", ""), BinaryNetError)(str(error)) from None
+
+
+def _compile_for_gpu(graph: Graph, values: Sequence[str], device: str, engine: str | None) -> CudaSession:
+    """A session on a GPU, with its best engine where none is asked for."""
+    from binarynet.cuda.choice import best
+    from binarynet.cuda.device import find
+    from binarynet.runtime.cuda_session import CudaSession
+
+    found, reason = find(device)
+    if found is None:
+        raise BackendUnavailableError(f"the device {device!r} cannot be used here: {reason}")
+    return CudaSession(graph, values, found, engine or best(found.capability))
 
 
 def _compile(graph: Graph, values: Sequence[str], engine: str | None, num_threads: int | None) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from binarynet.encoding import unpack_bits
-from binarynet.errors import UsageError, VerificationError
+from binarynet.errors import BackendUnavailableError, UsageError, VerificationError
 from binarynet.graph import Flatten, Graph, check_images, evaluate
-from binarynet.runtime.engines import REFERENCE, engines, forced_instruction_set
+from binarynet.runtime.engines import CPU, CUDA, REFERENCE, device_of, engines, forced_instruction_set
 from binarynet.runtime.session import Session
 
 Array = npt.NDArray[Any]
@@ -83,6 +83,7 @@ def verify(
     extra: Mapping[str, Source] | None = None,
     engine_names: Sequence[str] | None = None,
     num_threads: int | None = None,
+    device: str | None = None,
     sums: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Verification:
@@ -97,8 +98,9 @@ def verify(
         images: uint8 ``[n, *input shape]``.
         extra: more sources by name, the trained torch network for instance; the first one is then the baseline that
             all others must equal. Without it the baseline is the NumPy reference.
-        engine_names: engines to compare; default: all that can run here.
+        engine_names: engines to compare; default: all that can run on the device.
         num_threads: threads of the native engines.
+        device: "cpu", "cuda" or "cuda:1"; default: the CPU and, where there is one, the first GPU.
         sums: compare the integer sums of every layer, too (native engines then run unfused).
         progress: called with the number of images done.
 
@@ -106,7 +108,8 @@ def verify(
         UsageError: no images, fewer than two sources to compare, a source without the network's result, or an unknown
             name in BINARYNET_FORCE_ISA (which does not change what is compared).
         ShapeError: wrong dtype or shape of the images.
-        BackendUnavailableError: an engine that cannot run here.
+        BackendUnavailableError: an engine that cannot run here, or a device that cannot be used.
+        DeviceError: a GPU failed.
     """
     forced_instruction_set()
     check_images(graph, images)
@@ -118,9 +121,9 @@ def verify(
         names.append(graph.output)
     sources: dict[str, Source] = dict(extra or {})
     sources[REFERENCE] = lambda chunk, values: evaluate(graph, chunk, values)
-    for name in engine_names if engine_names is not None else [e.name for e in engines() if e.available]:
+    for name in engine_names if engine_names is not None else _usable(device):
         if name != REFERENCE:
-            sources[name] = _engine_source(graph, name, names, num_threads)
+            sources[name] = _engine_source(graph, name, names, num_threads, device)
     baseline, *others = sources
     if not others:
         raise UsageError(f"there is nothing to compare with {baseline!r}: no other engine can run here")
@@ -149,10 +152,25 @@ def _values_of(name: str, source: Source, graph: Graph, chunk: Array, names: Seq
     return values
 
 
-def _engine_source(graph: Graph, engine: str, names: Sequence[str], num_threads: int | None) -> Source:
+def _usable(device: str | None) -> list[str]:
+    """Engines that can run on a device, or on all that are looked at where none is named."""
+    if device is None:
+        return [engine.name for where in (CPU, CUDA) for engine in engines(where) if engine.available]
+    found = engines(device)
+    usable = [engine.name for engine in found if engine.available]
+    if not usable:
+        raise BackendUnavailableError(f"the device {device!r} cannot be used here: {found[0].why_not}")
+    return usable
+
+
+def _engine_source(
+    graph: Graph, engine: str, names: Sequence[str], num_threads: int | None, device: str | None
+) -> Source:
     """Layers from a tapped session; the result from a plain one, which is what prediction runs."""
-    plain = Session(graph, engine=engine, num_threads=num_threads)
-    tapped = Session(graph, engine=engine, num_threads=num_threads, taps=names)
+    on_gpu = device_of(engine) == CUDA
+    where = {"device": device or CUDA} if on_gpu else {"num_threads": num_threads}
+    plain = Session(graph, engine=engine, **where)
+    tapped = Session(graph, engine=engine, taps=names, **where)
 
     def source(chunk: Array, values: Sequence[str]) -> Mapping[str, Array]:
         return tapped.run_tapped(chunk) | {graph.output: plain.run(chunk)}
