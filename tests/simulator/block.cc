@@ -129,6 +129,7 @@ void Block::reset(Dim3 at, uint64_t number) {
   barriers = {};
   objects.clear();
   bulks.clear();
+  wgmmas.clear();
   events = 1;
   polls = 0;
   alive_threads = launch->threads;
@@ -143,6 +144,9 @@ void Block::reset(Dim3 at, uint64_t number) {
     std::fill(std::begin(w.bulk_group), std::end(w.bulk_group), 0);
     w.wgmmas.clear();
     w.pending.clear();
+    w.pending_at.assign(register_bytes_ / 64 + 1, 0);
+    w.has_pending = false;
+    w.turns = 0;
     w.wgmma_group = 0;
     w.wgmma_issued = 0;
     w.wgmma_fenced = false;
@@ -201,8 +205,9 @@ void Block::run(Dim3 at, uint64_t number) {
   }
   for (const Bulk& b : bulks) {
     const char* text =
-        b.store ? "the block ends while a bulk store is under way: cp.async.bulk.wait_group is missing"
-                : "the block ends while an asynchronous copy to its shared memory is under way";
+        b.kind == Bulk::Store
+            ? "the block ends while a bulk store is under way: cp.async.bulk.wait_group is missing"
+            : "the block ends while an asynchronous copy to its shared memory is under way";
     report({ErrorKind::Synchronization, text, static_cast<int>(b.lane)}, warps[b.warp], b.pc, 1u << b.lane);
   }
 }
@@ -260,15 +265,17 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
   bool progress = false;
   uint32_t pc = 0, active = 0;
   uint64_t lane_instructions = 0, warp_instructions = 0;
-  bool rotate = false;  // now and then another group than that of the lowest PC, lest it waits for others
+  // Now and then the lanes that are furthest, lest the lowest PC is a loop that waits for them.
+  bool rotate = w.turns % 64 == 63;
   try {
     while (true) {
       const uint32_t ready = runnable(w);
       if (!ready || !quantum) break;
       pc = kNone;
       for (uint32_t rest = ready; rest; rest &= rest - 1) pc = std::min(pc, w.pc[__builtin_ctz(rest)]);
-      if (rotate && (w.block->events & 1)) {
+      if (rotate) {
         for (uint32_t rest = ready; rest; rest &= rest - 1) pc = std::max(pc, w.pc[__builtin_ctz(rest)]);
+        rotate = false;
       }
       active = lanes_at(w, pc, w.alive);
       const uint32_t others = w.alive & ~active;
@@ -287,7 +294,10 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
         lane_instructions += __builtin_popcount(mask);
         ++shared.step;
         if (op.kind == Kind::Simple && !op.converge) {
-          if (mask) op.run(w, op, mask);
+          if (mask) {
+            if (__builtin_expect(w.has_pending, 0)) check_pending(w, op);
+            op.run(w, op, mask);
+          }
           ++pc;
           progress = true;
           if (pc == meeting) again = false;
@@ -360,6 +370,7 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
           if (run & ~done) stall(w, run & ~done);
           progress |= done != 0 || events != before;
         } else {
+          if (w.has_pending) check_pending(w, op);
           op.run(w, op, run);
           set_pc(w, run, pc + 1);
           w.stalled &= ~run;
@@ -376,6 +387,7 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
   } catch (const TensorError& error) {
     report({ErrorKind::IllegalInstruction, error.what()}, w, pc, active);
   }
+  w.turns = w.alive && lanes_at(w, w.pc[__builtin_ctz(w.alive)], w.alive) != w.alive ? w.turns + 1 : 0;
   launch->counts.warp_instructions += warp_instructions;
   launch->counts.lane_instructions += lane_instructions;
   return progress;

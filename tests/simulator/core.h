@@ -161,6 +161,7 @@ struct Warp {
   uint32_t wgmma_group = 0;
   uint64_t wgmma_issued = 0;
   std::map<uint32_t, std::pair<std::shared_ptr<Wgmma>, uint32_t>> pending;  // slot: what it will hold
+  std::vector<uint8_t> pending_at;  // of slot / 64: whether it is there
   bool wgmma_fenced = false;
 
   // Bulk stores: groups committed per lane.
@@ -195,6 +196,8 @@ struct Block {
   std::array<Barrier, 16> barriers;
   std::map<uint32_t, Clocks> objects;  // mbarriers and words that atomics touch: what they release
   std::vector<Bulk> bulks;             // copies that have not landed
+  std::map<std::pair<uint32_t, uint64_t>, std::shared_ptr<Wgmma>>
+      wgmmas;  // (warpgroup, number): not issued by all
   uint64_t events = 1;
   uint32_t alive_threads = 0;
   uint32_t polls = 0;
@@ -204,10 +207,10 @@ struct Block {
   void start(Launch* launch);             // registers and memory, once per launch
   void run(Dim3 index, uint64_t linear);  // one block to its end; throws Error
   void barriers_changed();                // after arrivals and exits
+  [[noreturn]] void report(const Fault& fault, const Warp& w, uint32_t pc, uint32_t mask);
 
  private:
   bool run_warp(Warp& w, uint32_t quantum);
-  [[noreturn]] void report(const Fault& fault, const Warp& w, uint32_t pc, uint32_t mask);
   [[noreturn]] void deadlock();
   void reset(Dim3 index, uint64_t linear);
   void set_specials(Warp& w);

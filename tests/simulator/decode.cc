@@ -303,6 +303,23 @@ void Decoder::address(const Operand& o, Op* op, Space* space) {
   if (*space == Space::Const) *space = Space::Global;
 }
 
+uint32_t Decoder::address_slot(const Operand& o) {
+  Op op;
+  Space space = Space::Generic;
+  address(o, &op, &space);
+  if (op.a == kNone) {
+    read_.clear();
+    // Symbols mean what they mean in the space of the instruction, and that is shared memory unless it is a
+    // parameter.
+    return constant(static_cast<uint64_t>(op.value) + (space == Space::Param ? kParamWindow : 0), true);
+  }
+  op.run = op.q & kWideBase ? add_wide : add_narrow;
+  op.d = allocate_slot(64);
+  const uint32_t slot = op.d;
+  emit(op);
+  return slot;
+}
+
 uint32_t Decoder::list(const std::vector<uint32_t>& slots) {
   const uint32_t at = static_cast<uint32_t>(program_.lists.size());
   program_.lists.insert(program_.lists.end(), slots.begin(), slots.end());

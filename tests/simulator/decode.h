@@ -45,7 +45,8 @@ class Decoder {
   uint32_t register_slot(int32_t reg, bool writes);
   uint8_t register_bits(int32_t reg) const { return current_->function->registers[reg].bits; }
   void address(const Operand& o, Op* op,
-               Space* space);  // fills a, value, q; narrows Space::Param of functions
+               Space* space);               // fills a, value, q; narrows Space::Param of functions
+  uint32_t address_slot(const Operand& o);  // 64-bit slot that holds an address, computed by an op before
   uint32_t list(const std::vector<uint32_t>& slots);
   Op& emit(const Op& op);
   uint64_t symbol_address(const Variable* v);

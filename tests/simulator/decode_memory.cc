@@ -72,7 +72,7 @@ void decode_cvta(Decoder& d) {
   if (space == Space::Local) window = kLocalWindow;
   if (space == Space::Param) window = kParamWindow;
   Op op;
-  op.run = shift_value;
+  op.run = add_wide;
   op.value = static_cast<int64_t>(to ? 0 - window : window);
   const Type type = d.last_type();
   if (bytes_of(type) != 8) throw Unsupported{"32-bit generic addresses are not simulated"};

@@ -34,6 +34,9 @@ void read_clock(Warp& w, const Op& op, uint32_t mask);  // op.p: wide
 void shift_value(Warp& w, const Op& op,
                  uint32_t mask);  // d = a + value on 64 bits: cvta; op.p: 32-bit d and a
 
+void add_wide(Warp& w, const Op& op, uint32_t mask);    // d = a + value, all of 64 bits
+void add_narrow(Warp& w, const Op& op, uint32_t mask);  // the same with a of 32 bits, modulo 2^32
+
 // Memory: op.a base slot or kNone, op.value displacement; op.p Space, op.q flags, op.r bytes of an element,
 // op.s width of the registers in bytes (4 or 8) | signed << 4; list: registers.
 enum MemoryFlags : uint8_t { kWideBase = 1, kStrong = 2 };

@@ -73,14 +73,18 @@ void read_clock(Warp& w, const Op& op, uint32_t mask) {
   });
 }
 
-void shift_value(Warp& w, const Op& op, uint32_t mask) {
+void add_wide(Warp& w, const Op& op, uint32_t mask) {
   const uint64_t by = static_cast<uint64_t>(op.value);
-  for_lanes(mask, [&](int l) {
-    if (op.p)
-      w.at<uint32_t>(op.d)[l] = w.at<uint32_t>(op.a)[l] + static_cast<uint32_t>(by);
-    else
-      w.at<uint64_t>(op.d)[l] = w.at<uint64_t>(op.a)[l] + by;
-  });
+  auto* d = w.at<uint64_t>(op.d);
+  const auto* a = w.at<uint64_t>(op.a);
+  for_lanes(mask, [=](int l) { d[l] = a[l] + by; });
+}
+
+void add_narrow(Warp& w, const Op& op, uint32_t mask) {
+  const uint32_t by = static_cast<uint32_t>(op.value);
+  auto* d = w.at<uint64_t>(op.d);
+  const auto* a = w.at<uint32_t>(op.a);
+  for_lanes(mask, [=](int l) { d[l] = static_cast<uint32_t>(a[l] + by); });
 }
 
 void shuffle(Warp& w, const Op& op, uint32_t mask) {
