@@ -70,6 +70,11 @@ def rows_of(block: Block, batch: int) -> int:
     return rows
 
 
+def rows_are_pixels(block: Block) -> bool:
+    """Whether every output pixel sees the one input pixel of the same number, as in a dense layer."""
+    return block.kernel == block.stride == (1, 1) and block.padding == (0, 0)
+
+
 def window_parts(
     size: int, kernel: int, stride: int, padding: int, out_size: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

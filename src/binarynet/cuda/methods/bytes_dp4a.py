@@ -17,6 +17,7 @@ from binarynet.cuda.methods._common import (
     padded_rows,
     padded_words,
     round_up,
+    rows_are_pixels,
     rows_of,
     stream_grid,
     why_no_corrections,
@@ -50,7 +51,7 @@ class BytesDp4a:
     def launch(self, block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
         rows = rows_of(block, batch)
         arguments = block_arguments(block, batch, source, result, prepared)
-        if block.height == block.width == 1 and block.kernel == (1, 1) and rows <= _STREAM_ROWS:
+        if rows_are_pixels(block) and rows <= _STREAM_ROWS:
             each = 1 if rows == 1 else 2 if rows == 2 else 4
             return Launch("bytes_dp4a.cu", f"dp4a_dense_{each}", arguments, stream_grid(block, rows, each), THREADS)
         for each in (128, 64, 16):

@@ -15,6 +15,7 @@ from binarynet.cuda.methods._common import (
     padded_rows,
     padded_words,
     round_up,
+    rows_are_pixels,
     rows_of,
     stream_grid,
     why_no_corrections,
@@ -47,7 +48,7 @@ class Popcount:
     def launch(self, block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
         rows = rows_of(block, batch)
         arguments = block_arguments(block, batch, source, result, prepared)
-        dense = block.height == block.width == 1 and block.kernel == (1, 1)
+        dense = rows_are_pixels(block)
         few_tiles = ceil_div(rows, 16) * block.out_words < ENOUGH_BLOCKS // 2
         if dense and rows <= _STREAM_ROWS:
             each = 1 if rows == 1 else 2 if rows == 2 else 4

@@ -155,36 +155,59 @@ extern "C" __global__ void flatten_bits(const u64* __restrict__ source, u64* __r
   }
 }
 
-// Pooling over [images, height, width, units], units being words or channels; taps outside of the image are
-// ignored. A block of threads makes one line of the result after the other.
-template <typename Element, typename Start, typename Join, typename Finish>
-__device__ __forceinline__ void pool(const Element* source, Element* result, i64 lines, int height, int width,
-                                     int units, int kernel_height, int kernel_width, int stride_height,
-                                     int stride_width, int padding_height, int padding_width, int out_height,
-                                     int out_width, Start start, Join join, Finish finish) {
-  for (i64 line = blockIdx.x; line < lines; line += gridDim.x) {
-    const i64 image = line / out_height;
-    const int top = (int)(line - image * out_height) * stride_height - padding_height;
-    const int first_y = max(top, 0), last_y = min(top + kernel_height, height);
-    for (int position = threadIdx.x; position < out_width * units; position += blockDim.x) {
-      const int out_x = position / units, unit = position - out_x * units;
-      const int left = out_x * stride_width - padding_width;
-      const int first_x = max(left, 0), last_x = min(left + kernel_width, width);
-      Element value = start();
-      for (int y = first_y; y < last_y; ++y)
-        for (int x = first_x; x < last_x; ++x)
-          value = join(value, __ldg(source + ((image * height + y) * width + x) * units + unit), unit);
-      result[line * out_width * units + position] = finish(value, unit);
-    }
-  }
-}
-
 #define POOL_SIZES                                                                                     \
   i64 lines, int height, int width, int units, int kernel_height, int kernel_width, int stride_height, \
       int stride_width, int padding_height, int padding_width, int out_height, int out_width
 #define POOL_ARGUMENTS                                                                                   \
   source, result, lines, height, width, units, kernel_height, kernel_width, stride_height, stride_width, \
       padding_height, padding_width, out_height, out_width
+
+// Pooling over [images, height, width, units], units being words or channels; taps outside of the image are
+// ignored. A block of threads makes one line of the result after the other. SIDE: of a square window, whose
+// taps are then all under way at the same time; 0: any window. A tap outside is replaced by the nearest one
+// inside, which is of the same window (padding is less than the window): it counts twice, and changes no
+// maximum.
+template <int SIDE, typename Element, typename Start, typename Join, typename Finish>
+__device__ __forceinline__ void pool_windows(const Element* source, Element* result, POOL_SIZES, Start start,
+                                             Join join, Finish finish) {
+  for (i64 line = blockIdx.x; line < lines; line += gridDim.x) {
+    const i64 image = line / out_height;
+    const int top = (int)(line - image * out_height) * stride_height - padding_height;
+    for (int position = threadIdx.x; position < out_width * units; position += blockDim.x) {
+      const int out_x = position / units, unit = position - out_x * units;
+      const int left = out_x * stride_width - padding_width;
+      const Element* taps = source + unit;
+      auto at = [&](int y, int x) {
+        return __ldg(taps +
+                     ((image * height + min(max(y, 0), height - 1)) * width + min(max(x, 0), width - 1)) *
+                         units);
+      };
+      Element value = start();
+      if constexpr (SIDE > 0) {
+        Element held[SIDE * SIDE];
+#pragma unroll
+        for (int i = 0; i < SIDE * SIDE; ++i) held[i] = at(top + i / SIDE, left + i % SIDE);
+#pragma unroll
+        for (int i = 0; i < SIDE * SIDE; ++i) value = join(value, held[i], unit);
+      } else {
+        for (int y = top; y < top + kernel_height; ++y)
+          for (int x = left; x < left + kernel_width; ++x) value = join(value, at(y, x), unit);
+      }
+      result[line * out_width * units + position] = finish(value, unit);
+    }
+  }
+}
+
+template <typename Element, typename Start, typename Join, typename Finish>
+__device__ __forceinline__ void pool(const Element* source, Element* result, POOL_SIZES, Start start,
+                                     Join join, Finish finish) {
+  if (kernel_height == 2 && kernel_width == 2)
+    pool_windows<2>(POOL_ARGUMENTS, start, join, finish);
+  else if (kernel_height == 3 && kernel_width == 3)
+    pool_windows<3>(POOL_ARGUMENTS, start, join, finish);
+  else
+    pool_windows<0>(POOL_ARGUMENTS, start, join, finish);
+}
 
 extern "C" __global__ void max_pool_sums(const int* __restrict__ source, int* __restrict__ result,
                                          POOL_SIZES) {

@@ -126,7 +126,7 @@ __device__ __forceinline__ void tile(BLOCK_PARAMETERS) {
   finish_tile<ROWS>(sums, classes, tile, BLOCK_ARGUMENTS);
 }
 
-// ROWS rows (blockIdx.y) of 32 channels (blockIdx.x). DENSE: images and windows of one pixel, where nothing
+// ROWS rows (blockIdx.y) of 32 channels (blockIdx.x). DENSE: windows of one pixel side by side, where nothing
 // needs a division and rows lie one after the other.
 //
 // Per 64 multiply-adds of a row: 2 LOP3 (a ^ w, masked by what is inside of the image), 2 POPC, 1 to 2
@@ -145,7 +145,7 @@ __device__ __forceinline__ void stream(BLOCK_PARAMETERS) {
   for (int i = 0; i < ROWS; ++i) {
     const int row = first_row + i;
     windows[i] = DENSE ? Window{(i64)row * words, row < rows ? 0 : NOWHERE, 0}
-                       : window_of(row, words, BLOCK_ARGUMENTS);
+                       : window_of(row, row < rows, words, BLOCK_ARGUMENTS);
   }
 
   int different[ROWS * 4] = {};
@@ -185,7 +185,7 @@ __device__ __forceinline__ void stream(BLOCK_PARAMETERS) {
 
   auto sum_of = [&](int total, int row, int) {
     if (DENSE) return channels - 2 * total;
-    const Window window = window_of(row, words, BLOCK_ARGUMENTS);
+    const Window window = window_of(row, true, words, BLOCK_ARGUMENTS);
     const int taps = valid_taps(window.y, height, kernel_height) * valid_taps(window.x, width, kernel_width);
     return taps * channels - 2 * total;
   };

@@ -30,8 +30,9 @@ __device__ __forceinline__ Tile this_tile(int out_channels) {
   return {row_tile * TILE_ROWS, (int)(blockIdx.x - row_tile * channel_tiles) * TILE_CHANNELS};
 }
 
-__device__ __forceinline__ Window window_of(int row, int pixel_elements, BLOCK_PARAMETERS) {
-  if (row >= rows) return {0, NOWHERE, 0};
+// Of a row; of one beyond the last (`exists` is false), a window that sees nothing.
+__device__ __forceinline__ Window window_of(int row, bool exists, int pixel_elements, BLOCK_PARAMETERS) {
+  if (!exists) return {0, NOWHERE, 0};
   const Corner corner =
       corner_of(row, out_height, out_width, stride_height, stride_width, padding_height, padding_width);
   return {(((i64)corner.image * height + corner.y) * width + corner.x) * pixel_elements, corner.y, corner.x};
@@ -42,14 +43,15 @@ __device__ __forceinline__ bool is_inside(const Window& window, int tap_y, int t
   return (u32)(window.y + tap_y) < (u32)height && (u32)(window.x + tap_x) < (u32)width;
 }
 
-// Windows and border classes of a tile's rows, into shared memory; rows beyond the last see nothing.
+// Windows and border classes of a tile's rows, into shared memory.
 template <int TILE_ROWS>
 __device__ __forceinline__ void find_windows(Window* windows, int* classes, int first_row, int pixel_elements,
                                              BLOCK_PARAMETERS) {
   if (threadIdx.x >= TILE_ROWS) return;
-  const int row = min(first_row, 0x7fffffff - TILE_ROWS) + (int)threadIdx.x;
-  windows[threadIdx.x] = window_of(row, pixel_elements, BLOCK_ARGUMENTS);
-  classes[threadIdx.x] = row < rows ? class_of(offsets, row, out_height, out_width) : 0;
+  const bool exists = (int)threadIdx.x < rows - first_row;
+  const int row = first_row + threadIdx.x;
+  windows[threadIdx.x] = window_of(row, exists, pixel_elements, BLOCK_ARGUMENTS);
+  classes[threadIdx.x] = exists ? class_of(offsets, row, out_height, out_width) : 0;
 }
 
 // The end of a tile: sums without their corrections become output. Words of bits are put together from
