@@ -214,7 +214,7 @@ SIMPLE = (
     # operations.cu
     Mutation("operations.cu", "return bits ^ __ldg(falling + word);", "return bits;", _threshold()),
     Mutation("operations.cu", "position + 32 < length && ", "", _threshold()),
-    Mutation("operations.cu", "first_x = max(left, 0)", "first_x = left", _pool_bits()),
+    Mutation("operations.cu", "min(max(x, 0), width - 1)", "min(x, width - 1)", _pool_bits()),
     Mutation("operations.cu", "return value ^ flips(word);", "return value;", _pool_bits()),
     Mutation("operations.cu", "min(64 - channel % 64, channels - channel)", "64 - channel % 64", _flatten()),
     Mutation("operations.cu", "__ldg(shift + channel)", "__ldg(shift + 0)", _affine()),

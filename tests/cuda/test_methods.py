@@ -21,8 +21,6 @@ CASES = {case.name: case for case in ALL}
 
 def pairs():
     for method in METHODS.values():
-        if method.name == "wgmma":  # needs asynchronous copies, which the simulator does not have yet
-            continue
         for i, case in enumerate(ALL):
             for capability, schedule in (WAYS[0], WAYS[1 + i % 2]):
                 if not method.why_not(case.block(), capability):
