@@ -71,34 +71,59 @@ __device__ __forceinline__ void write_bits(const int (&sums)[CHANNELS / 2], cons
   }
 }
 
-// Sums or scores, 32 bits each.
-template <int HALF, int CHANNELS>
+// Two neighbouring numbers of a row, 32 bits each.
+__device__ __forceinline__ void write_pair(const Output& output, const OutputRow& row, int column,
+                                           int2 value) {
+  if (!row.valid || column >= output.channels) return;
+  int* result = static_cast<int*>(output.result) + row.index * output.channels + column;
+  if (output.channels % 2 == 0) {
+    *reinterpret_cast<int2*>(result) = value;
+  } else {
+    result[0] = value.x;
+    if (column + 1 < output.channels) result[1] = value.y;
+  }
+}
+
+// Sums or scores. Constants are loaded for several columns at a time, as they are slow to come.
+template <bool SCORED, int CHANNELS>
 __device__ __forceinline__ void write_numbers(const int (&sums)[CHANNELS / 2], const Output& output,
-                                              const OutputRow& row, int column, int lane) {
-  if (!row.valid) return;
+                                              const OutputRow& low, const OutputRow& high, int column,
+                                              int lane) {
+  constexpr int AT_ONCE = CHANNELS / (SCORED ? 64 : 32);
   column += 2 * (lane & 3);
-  const int* corrections = output.table + row.offset;
-  int* result = static_cast<int*>(output.result) + row.index * output.channels;
-  const bool even = output.channels % 2 == 0;
+  const int* low_table = output.table + low.offset + column;
+  const int* high_table = output.table + high.offset + column;
+  const float* scales = static_cast<const float*>(output.first) + column;
+  const float* shifts = static_cast<const float*>(output.second) + column;
 #pragma unroll
-  for (int j = 0; j < CHANNELS / 8; j++, column += 8) {
-    if (column >= output.channels) break;
-    const int2 correction = __ldg(reinterpret_cast<const int2*>(corrections + column));
-    int2 value = make_int2(correction.x - 2 * row.ones + 4 * sums[4 * j + 2 * HALF],
-                           correction.y - 2 * row.ones + 4 * sums[4 * j + 2 * HALF + 1]);
-    if (output.kind == SCORES) {
-      const float2 scale =
-          __ldg(reinterpret_cast<const float2*>(static_cast<const float*>(output.first) + column));
-      const float2 shift =
-          __ldg(reinterpret_cast<const float2*>(static_cast<const float*>(output.second) + column));
-      value.x = __float_as_int(score_of(value.x, scale.x, shift.x));
-      value.y = __float_as_int(score_of(value.y, scale.y, shift.y));
+  for (int first = 0; first < CHANNELS / 8; first += AT_ONCE) {
+    int2 low_part[AT_ONCE], high_part[AT_ONCE];
+    float2 scale[AT_ONCE], shift[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+      const int at = 8 * (first + i);
+      low_part[i] = __ldg(reinterpret_cast<const int2*>(low_table + at));
+      high_part[i] = __ldg(reinterpret_cast<const int2*>(high_table + at));
+      if (SCORED) {
+        scale[i] = __ldg(reinterpret_cast<const float2*>(scales + at));
+        shift[i] = __ldg(reinterpret_cast<const float2*>(shifts + at));
+      }
     }
-    if (even) {
-      *reinterpret_cast<int2*>(result + column) = value;
-    } else {
-      result[column] = value.x;
-      if (column + 1 < output.channels) result[column + 1] = value.y;
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+      const int* four = sums + 4 * (first + i);
+      int2 below =
+          make_int2(low_part[i].x - 2 * low.ones + 4 * four[0], low_part[i].y - 2 * low.ones + 4 * four[1]);
+      int2 above = make_int2(high_part[i].x - 2 * high.ones + 4 * four[2],
+                             high_part[i].y - 2 * high.ones + 4 * four[3]);
+      if (SCORED) {
+        below.x = __float_as_int(score_of(below.x, scale[i].x, shift[i].x));
+        below.y = __float_as_int(score_of(below.y, scale[i].y, shift[i].y));
+        above.x = __float_as_int(score_of(above.x, scale[i].x, shift[i].x));
+        above.y = __float_as_int(score_of(above.y, scale[i].y, shift[i].y));
+      }
+      write_pair(output, low, column + 8 * (first + i), below);
+      write_pair(output, high, column + 8 * (first + i), above);
     }
   }
 }
@@ -111,8 +136,9 @@ __device__ __forceinline__ void write_output(const int (&sums)[CHANNELS / 2], co
   if (output.kind == BITS) {
     write_bits<0, CHANNELS>(sums, output, low, column, lane);
     write_bits<1, CHANNELS>(sums, output, high, column, lane);
+  } else if (output.kind == SUMS) {
+    write_numbers<false, CHANNELS>(sums, output, low, high, column, lane);
   } else {
-    write_numbers<0, CHANNELS>(sums, output, low, column, lane);
-    write_numbers<1, CHANNELS>(sums, output, high, column, lane);
+    write_numbers<true, CHANNELS>(sums, output, low, high, column, lane);
   }
 }
