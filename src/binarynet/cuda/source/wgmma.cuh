@@ -124,9 +124,25 @@ __device__ __forceinline__ void settle(int (&sums)[N]) {
   for (int i = 0; i < N; i++) asm volatile("" : "+r"(sums[i])::"memory");
 }
 
-// A barrier among the threads of one warpgroup; 0 is that of the whole block.
-__device__ __forceinline__ void synchronize_warpgroup(int barrier) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(WARPGROUP) : "memory");
+// Barriers of threads: 0 is that of the whole block, 1 and following those of the consumer warpgroups, 9 and
+// following those at which one consumer lets the next begin.
+constexpr int OF_CONSUMER = 1;
+constexpr int BEGIN = 9;
+
+__device__ __forceinline__ void synchronize_warpgroup(int consumer) {
+  asm volatile("bar.sync %0, %1;" ::"r"(OF_CONSUMER + consumer), "n"(WARPGROUP) : "memory");
+}
+
+// Consumers begin one after the other and so stay apart: while one writes its output, others multiply. Each
+// that has work calls the first, and the second once where the next one has.
+__device__ __forceinline__ void wait_to_begin(int consumer) {
+  if (consumer > 0) asm volatile("bar.sync %0, %1;" ::"r"(BEGIN + consumer), "n"(2 * WARPGROUP) : "memory");
+}
+
+__device__ __forceinline__ void let_next_begin(int consumer, int consumers) {
+  if (consumer + 1 < consumers) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(BEGIN + consumer + 1), "n"(2 * WARPGROUP) : "memory");
+  }
 }
 
 template <int REGISTERS>

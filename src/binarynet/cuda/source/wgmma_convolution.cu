@@ -125,7 +125,9 @@ __device__ __forceinline__ void consume(unsigned char* shared, const Layout& at,
   for (int i = 0; i < CONSUMERS; i++) {
     if (i < consumer) ring.advance(layer.stages);
   }
-  for (int index = begin + consumer * stride; index < layer.patches; index += CONSUMERS * stride) {
+  const int begin_here = begin + consumer * stride;
+  if (begin_here < layer.patches) wait_to_begin(consumer);
+  for (int index = begin_here; index < layer.patches; index += CONSUMERS * stride) {
     const u32 stage = at.patches + ring.stage * layer.patch_bytes;
     const u64 a = (shared_address(shared) + stage) >> 4;
     barrier_wait(shared_address(shared) + at.full + 8 * ring.stage, ring.parity);
@@ -136,11 +138,12 @@ __device__ __forceinline__ void consume(unsigned char* shared, const Layout& at,
       multiply_add(sums, a + steps[step], b + static_cast<u64>(step) * (STEP_BYTES >> 4), step > 0);
       commit_products();  // here rather than once behind the loop: then it is part of the instruction
     }
+    if (!arrived && index + stride < layer.patches) let_next_begin(consumer, CONSUMERS);
     arrived = true;
     int* mine = ones + turn * pixels;
     turn ^= 1;
     count_pixels(shared + stage, mine, layer);
-    synchronize_warpgroup(1 + consumer);
+    synchronize_warpgroup(consumer);
     const int2 windows = count_windows(mine, in_y, in_x, layer);
     const Patch patch = patch_of(index, layer);
     const int y = patch.y + in_y, x = patch.x + in_x;

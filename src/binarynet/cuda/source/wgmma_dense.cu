@@ -20,6 +20,7 @@ constexpr int STAGES = 4;
 constexpr int WIDTH = 128;  // bytes of a row in a stage
 constexpr int STAGE_BYTES = (ROWS + COLUMNS) * WIDTH;
 constexpr int PATTERN = 1024;  // bytes in which a 128-byte swizzle repeats
+constexpr int AHEAD = 2;       // stages by which a consumer is ahead of the next
 constexpr int ROW_GROUP = 8 * WIDTH;
 
 // Tiles are numbered so that blocks at work at the same time share rows and channels: bands of some rows of
@@ -89,6 +90,8 @@ __device__ __forceinline__ void consume(const unsigned char* shared, u32 stages,
   int counted = -1;  // row tile that `ones` belongs to
   int ones = 0;
   int sums[COLUMNS / 2];
+  bool begun = false;
+  if (static_cast<int>(blockIdx.x) < order.count()) wait_to_begin(consumer);
   for (int index = blockIdx.x; index < order.count(); index += gridDim.x) {
     int row_tile, column_tile;
     order.place(index, &row_tile, &column_tile);
@@ -106,6 +109,10 @@ __device__ __forceinline__ void consume(const unsigned char* shared, u32 stages,
                      operand(b + 32 * k, 0, ROW_GROUP, SWIZZLED), step + k > 0);
       }
       commit_products();
+      if (!begun && step == min(AHEAD, steps) - 1) {
+        let_next_begin(consumer, CONSUMERS);
+        begun = true;
+      }
       if (counting) {
         ones += count_half_row(shared + ring.stage * STAGE_BYTES + (first + lane % 16) * WIDTH, lane);
       }
