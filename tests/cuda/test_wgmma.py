@@ -9,6 +9,7 @@ import pytest
 from machine import Machine
 
 from binarynet.cuda.blocks import Block
+from binarynet.cuda.methods import wgmma
 from binarynet.cuda.methods.wgmma import Wgmma
 from binarynet.encoding import num_words, pack_bits, to_signs, unpack_bits
 
@@ -93,16 +94,24 @@ def test_dense(rows, channels, out_channels, output, schedule, multiprocessors):
     check(with_output(block, output, rng), rows, rng, schedule, multiprocessors)
 
 
-@pytest.mark.parametrize(("output", "schedule"), [("bits", "late"), ("i32", 4), ("f32", "early")])
-def test_dense_with_wide_tiles(monkeypatch, output, schedule):
-    monkeypatch.setattr("binarynet.cuda.methods.wgmma.MANY", 0)
+@pytest.mark.parametrize("output", ["bits", "i32", "f32"])
+@pytest.mark.parametrize(
+    ("columns", "resident", "stages", "schedule"),
+    [(256, True, 3, "late"), (256, False, 4, 4), (128, True, 8, 5), (128, False, 3, "late"), (256, False, 3, "early")],
+)
+def test_plans_of_dense_layers(monkeypatch, columns, resident, stages, schedule, output):
+    """Four stages of K, the last one partial; two tiles each of rows and channels for two blocks of threads."""
+    monkeypatch.setattr(wgmma, "_plan", lambda *sizes: wgmma._Plan(columns, resident, stages, 0))
     rng = np.random.default_rng(5)
-    block = Block("bits", 1, 1, 1152, (1, 1), (1, 1), (0, 0), random_bits(rng, 300, 1, 1, 1152))
-    check(with_output(block, output, rng), 190, rng, schedule, 2)
+    out_channels, rows, channels = columns + 44, 190, 3456
+    block = Block("bits", 1, 1, channels, (1, 1), (1, 1), (0, 0), random_bits(rng, out_channels, 1, 1, channels))
+    check(with_output(block, output, rng), rows, rng, schedule, 2)
 
 
-def test_a_block_that_keeps_its_rows_counts_their_ones_once():
-    """One block of threads, 17 bands of rows, two tiles of channels: rows change within and between bands."""
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_block_that_keeps_its_rows_counts_their_ones_once(monkeypatch, resident):
+    """Eighteen tiles of rows and two of channels: rows change within a band and between bands."""
+    monkeypatch.setattr(wgmma, "_plan", lambda *sizes: wgmma._Plan(128, resident, 3, 0))
     rng = np.random.default_rng(6)
     block = Block("bits", 1, 1, 128, (1, 1), (1, 1), (0, 0), random_bits(rng, 200, 1, 1, 128))
     check(with_output(block, "bits", rng), 17 * 128 + 5, rng, "late", 4)

@@ -64,7 +64,10 @@ def test_dense_operands(batch, channels, out):
     memory = pack_bits(a.astype(bool)).view(np.uint8)
     weights = prepared["weights"].view(np.uint8)
     stage_bytes = (wgmma.DENSE_ROWS + columns) * wgmma.WIDTH
-    assert launch.shared_bytes >= wgmma.PATTERN - 1 + wgmma.STAGES * (stage_bytes + 2 * 8)
+    stages, resident = map(int, launch.arguments[-2:])
+    kept = columns * wgmma.WIDTH * -(-block.words * 8 // wgmma.WIDTH) if resident else 0
+    ring = stages * (stage_bytes - resident * columns * wgmma.WIDTH + 2 * 8)
+    assert wgmma.SHARED_BYTES >= launch.shared_bytes >= wgmma.PATTERN - 1 + kept + ring
     row_tiles, column_tiles = -(-batch // wgmma.DENSE_ROWS), -(-out // columns)
     assert launch.grid == (row_tiles * column_tiles, 1, 1)
     found = np.zeros((row_tiles * wgmma.DENSE_ROWS, column_tiles * columns), dtype=np.int64)

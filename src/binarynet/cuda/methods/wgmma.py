@@ -6,13 +6,16 @@ many bytes (not measured): then m64n256k256 takes 128 cycles and reads 10 KiB of
 * Dense layers: a stage of 1024 bits of 128 rows and 256 channels is 1024 cycles of products, which read 80 KiB, beside
   48 KiB that arrive: with 128 bytes per cycle shared memory is as busy as the tensor cores. The ones of activations are
   another 16 KiB and a quarter of the popcount pipe, for the first of the tiles that a block of threads has of the same
-  rows. 48 KiB per 1024 cycles and multiprocessor are more than the second-level cache gives all of them (about 30 bytes
-  per cycle each): this is the bound, short of clusters that share what arrives.
+  rows. 48 KiB per 1024 cycles are also much for the second-level cache with all multiprocessors at work, the likely
+  bound; clusters that share what arrives would halve it. Up to 5120 bits per row the weights stay in shared memory
+  instead: 16 KiB arrive per 1024 cycles, 112 KiB are read or written, and the tensor cores are the bound.
 * Convolutions: weights stay, a patch of 64 output pixels arrives once for all taps, 100 pixels for 3x3. What is left is
   the tensor cores, and writing the output of small layers, which overlaps with the products of other warpgroups.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -40,23 +43,30 @@ TILE_CHANNELS = 256
 DENSE, CONVOLUTION = "wgmma_dense.cu", "wgmma_convolution.cu"
 DENSE_CONSUMERS = 2
 DENSE_ROWS = 64 * DENSE_CONSUMERS
-STAGES = 4
 WIDTH = 128
 PATTERN = 1024
+
+CYCLES = {(256, True): 1024, (256, False): 1229, (128, True): 640, (128, False): 820}
+"""Of a tile's stage, by channels and whether weights are resident. On paper: the greatest of the products' cycles, the
+bytes of shared memory read and written by 128, and the bytes that arrive by 40."""
 
 CONSUMERS = {128: 4, 256: 2}
 """Consumer warpgroups of convolutions by the channels of a tile: as many as registers suffice for."""
 SIDE, PIECE = 8, 16
 PIECE_CHANNELS = 8 * PIECE
-MAX_STAGES, MAX_GROUPS = 8, 16
+MIN_STAGES, MAX_STAGES = 3, 8
+MAX_GROUPS = 16
 ALIGNMENT = 128
 
 REACH = 1 << 30
 """Beyond any 2 popc(a AND w) - pa: sums are less than 2^24 (graph.ir), or at least fit an int32 when doubled."""
 
 
+MULTIPROCESSORS = 132
+"""Of an H100 or H200 (SXM). What is chosen by it is right, if not best, with any other number."""
+
 MANY = 66
-"""Tiles of work that a GPU of about 130 multiprocessors should have at least."""
+"""Tiles of work that such a GPU should have at least."""
 
 
 def _defines(columns: int, consumers: int) -> tuple[tuple[str, int], ...]:
@@ -88,7 +98,7 @@ class Wgmma:
     def suits(self, block: Block, batch: int) -> bool:
         """Whether so many images keep the multiprocessors busy: on paper, not measured.
 
-        Half of about 130 should have a tile. Tiles that are mostly padding, of K or of pixels, do not count.
+        Half of them should have a tile. Tiles that are mostly padding, of K or of pixels, do not count.
         """
         if _is_dense(block):
             tiles = ceil_div(block.rows(batch), DENSE_ROWS) * ceil_div(block.out_channels, 128)
@@ -145,31 +155,63 @@ def _constants(block: Block, prepared: dict[str, int]) -> tuple[np.uint64, ...]:
 # ---- dense layers
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """How a dense layer is tiled.
+
+    Attributes:
+        columns: channels of a tile.
+        resident: whether a block of threads keeps the weights of its channels, and has no other channels.
+        stages: of the ring.
+        cycles: that the busiest of :data:`MULTIPROCESSORS` blocks takes per stage, as :data:`CYCLES` has it.
+    """
+
+    columns: int
+    resident: bool
+    stages: int
+    cycles: int
+
+
+def _plan(rows: int, words: int, out_channels: int) -> _Plan:
+    """The plan that takes least."""
+    row_tiles, steps = ceil_div(rows, DENSE_ROWS), ceil_div(8 * words, WIDTH)
+    plans = []
+    for columns in (256, 128):
+        tiles, fixed = ceil_div(out_channels, columns), PATTERN + 16 * MAX_STAGES
+        for resident in (True, False):
+            weights = columns * WIDTH * steps if resident else 0
+            stage = WIDTH * (DENSE_ROWS + (0 if resident else columns))
+            stages = min((SHARED_BYTES - fixed - weights) // stage, MAX_STAGES)
+            blocks = MULTIPROCESSORS // tiles if resident else MULTIPROCESSORS
+            if stages >= MIN_STAGES and blocks:
+                turns = ceil_div(row_tiles if resident else row_tiles * tiles, blocks)
+                plans.append(_Plan(columns, resident, stages, turns * CYCLES[columns, resident]))
+    return min(plans, key=lambda plan: plan.cycles)
+
+
 def _dense_launch(block: Block, batch: int, source: int, result: int, prepared: dict[str, int]) -> Launch:
     rows, words = rows_of(block, batch), _row_words(block)
-    columns = _dense_columns(rows, block.out_channels)
+    plan = _plan(rows, words, block.out_channels)
+    tiles = ceil_div(block.out_channels, plan.columns)
+    stage = WIDTH * (DENSE_ROWS + (0 if plan.resident else plan.columns))
+    weights = plan.columns * WIDTH * ceil_div(8 * words, WIDTH) if plan.resident else 0
+    sizes = (rows, words, block.out_channels, OUTPUTS[block.output], plan.stages, plan.resident)
     return Launch(
         source=DENSE,
         kernel="wgmma_dense",
         arguments=(
             _matrix(source, rows, words, DENSE_ROWS),
-            _matrix(prepared["weights"], block.out_channels, words, columns),
+            _matrix(prepared["weights"], block.out_channels, words, plan.columns),
             address(result),
             *_constants(block, prepared),
-            *map(np.int32, (rows, words, block.out_channels, OUTPUTS[block.output])),
+            *map(np.int32, sizes),
         ),
-        grid=(ceil_div(rows, DENSE_ROWS) * ceil_div(block.out_channels, columns), 1, 1),
+        grid=(ceil_div(rows, DENSE_ROWS) * tiles, 1, 1),
         threads=WARPGROUP * (DENSE_CONSUMERS + 1),
-        shared_bytes=PATTERN + STAGES * ((DENSE_ROWS + columns) * WIDTH + 16),
-        defines=_defines(columns, DENSE_CONSUMERS),
-        shared_by=1,
+        shared_bytes=PATTERN + weights + plan.stages * (stage + 16),
+        defines=_defines(plan.columns, DENSE_CONSUMERS),
+        shared_by=tiles if plan.resident else 1,
     )
-
-
-def _dense_columns(rows: int, out_channels: int) -> int:
-    """Narrow tiles where wide ones would be too few for a GPU of about 130 multiprocessors."""
-    wide = ceil_div(rows, DENSE_ROWS) * ceil_div(out_channels, 256)
-    return 256 if out_channels > 128 and wide > MANY else 128
 
 
 def _matrix(at: int, rows: int, words: int, box_rows: int) -> TensorMap:
