@@ -21,9 +21,9 @@ __device__ __forceinline__ u32 carry_bit(u32 a, u32 b, u32 c) { return logic<0xe
 
 // popc over the AND of eight words each. Seven of the eight products are added as bits first, by four pairs
 // of LOP3 that leave ones, twos and fours: four POPC (a quarter of the rate of LOP3) instead of eight. The
-// sm_90 loop of `tile` with 64 rows has per 64 multiply-adds (two words): 4 LOP3, 1 POPC, 0.5 IMAD, 0.25
-// IADD3, 0.25 LDS: 4.3 on the integer pipe, 64 lanes a cycle and multiprocessor, which bounds it: 950
-// multiply-adds a cycle on paper.
+// loop of `tile` with 64 rows then has, per 64 multiply-adds, 4 LOP3, 1 POPC, 1 IMAD that adds and 0.25 LDS
+// (SASS of sm_75 to sm_90): LOP3 (64 lanes a cycle and multiprocessor) and POPC (16) bound it alike, at 1,024
+// multiply-adds a cycle on paper; POPC alone would allow 512 without the additions of bits.
 __device__ __forceinline__ int ones_in_common(const uint4& a, const uint4& b, const uint4& c,
                                               const uint4& d) {
   const u32 p0 = a.x & c.x, p1 = a.y & c.y, p2 = a.z & c.z, p3 = a.w & c.w;
