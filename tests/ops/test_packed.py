@@ -13,10 +13,7 @@ from binarynet import encoding, ops
 from binarynet.errors import BackendUnavailableError, NonFiniteError, ShapeError, UsageError
 from binarynet.ops import packed
 
-GPU = pytest.param(
-    "cuda",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")],
-)
+GPU = pytest.param("cuda", marks=pytest.mark.gpu(torch=True))
 
 
 @pytest.fixture(params=["cpu", GPU])
@@ -97,8 +94,7 @@ def test_nan_is_refused_where_looking_is_free(dtype):
     assert ops.pack_bits(values).shape == (3, 2)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.gpu(torch=True)
 def test_nan_packs_as_minus_one_on_cuda():
     values = torch.tensor([torch.nan, 1.0], device="cuda")
     assert ops.unpack_bits(ops.pack_bits(values), 2).tolist() == [-1, 1]
@@ -335,6 +331,41 @@ def test_the_words_are_those_of_the_package():
     array = words.numpy().view(np.uint64)
     assert np.array_equal(array, encoding.pack_bits(values.numpy() > 0))
     assert np.array_equal(encoding.unpack_bits(array, 100), values.numpy() > 0)
+
+
+@pytest.mark.gpu(torch=True)
+def test_products_are_recorded_in_cuda_graphs():
+    """A product in a graph of torch's, replayed with other operands in the same memory."""
+    values = [signs(300, 1024, seed=seed) for seed in range(3)]
+    x = values[0].cuda()
+    weights = ops.pack_bits(values[1].cuda())
+    ops.xnor_matmul(ops.pack_bits(x), weights, 1024)  # kernels are compiled and constants copied
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        sums = ops.xnor_matmul(ops.pack_bits(x), weights, 1024)
+    for given in values:
+        x.copy_(given)
+        graph.replay()
+        assert torch.equal(sums.cpu(), (given @ values[1].T).int())
+
+
+@pytest.mark.gpu(torch=True)
+def test_products_are_on_the_current_stream():
+    a, b = signs(2000, 4096).cuda(), signs(1000, 4096, seed=2).cuda()
+    expected = (a @ b.T).int()
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(20):
+            sums = ops.xnor_matmul(ops.pack_bits(a.clone()), ops.pack_bits(b.clone()), 4096)
+    stream.synchronize()
+    assert torch.equal(sums, expected)
+
+
+@pytest.mark.gpu(torch=True)
+def test_operands_on_host_and_gpu_are_refused():
+    with pytest.raises(UsageError, match="on one device, got cpu and cuda:0"):
+        ops.xnor_matmul(WORDS, WORDS.cuda(), 128)
 
 
 def test_nothing_of_cuda_is_imported_for_the_cpu():

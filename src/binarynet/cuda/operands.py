@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from binarynet.cuda.blocks import Argument, Array, Block, Launch, Method, Variant
-from binarynet.cuda.methods._common import address, border_classes, ceil_div, round_up
+from binarynet.cuda.methods._common import addresses, border_classes, ceil_div, int32s, round_up
 from binarynet.errors import UsageError
 
 VARIANTS = (Variant("operands.cu"),)
@@ -85,7 +85,7 @@ class Layout:
         items = self.made["corrections"] // np.dtype(np.int32).itemsize
         sizes = (rows, columns, items // (rows * columns), block.out_channels, block.channels, *block.kernel)
         pointers = (weights, parts, corrections)
-        return _launch("correct", pointers, tuple(map(np.int32, sizes)), ceil_div(items, _WARPS))
+        return _launch("correct", pointers, int32s(*sizes), ceil_div(items, _WARPS))
 
 
 def layout(method: Method, block: Block) -> Layout:
@@ -122,4 +122,4 @@ def _aligned(nbytes: int) -> int:
 
 
 def _launch(kernel: str, pointers: tuple[int, ...], sizes: tuple[Argument, ...], blocks: int) -> Launch:
-    return Launch("operands.cu", kernel, (*map(address, pointers), *sizes), (blocks, 1, 1), _THREADS)
+    return Launch("operands.cu", kernel, (*addresses(*pointers), *sizes), (blocks, 1, 1), _THREADS)

@@ -205,7 +205,7 @@ def _conv2d_shape(x: Tensor, w: Tensor, stride: Sequence[int], padding: Sequence
     return (x.shape[0], height, width, w.shape[0])
 
 
-def without_padding(words: Tensor, num_bits: int) -> Tensor:
+def _without_padding(words: Tensor, num_bits: int) -> Tensor:
     """The same words, contiguous, with padding bits 0; a copy only where it takes one to know that they are."""
     used = num_bits % WORD_BITS
     words = words.contiguous()
@@ -236,6 +236,14 @@ def _pack_bits(x: Tensor) -> Tensor:
     else:
         words = encoding.pack_bits((x if x.dtype == torch.bool else x >= 0).numpy())
     return torch.from_numpy(words.view(np.int64)).view(_words_shape(x))
+
+
+@_pack_bits.register_kernel("cuda")
+def _(x: Tensor) -> Tensor:
+    from binarynet.ops import packed_cuda
+
+    _check_values(x)
+    return packed_cuda.pack_bits(x.detach())
 
 
 @_pack_bits.register_fake
@@ -270,6 +278,14 @@ def _unpack_bits(words: Tensor, num_bits: int, dtype: torch.dtype) -> Tensor:
     return bits if dtype == torch.bool else bits.to(dtype).mul_(2).sub_(1)
 
 
+@_unpack_bits.register_kernel("cuda")
+def _(words: Tensor, num_bits: int, dtype: torch.dtype) -> Tensor:
+    from binarynet.ops import packed_cuda
+
+    _check_unpack(words, num_bits, dtype)
+    return packed_cuda.unpack_bits(words, num_bits, dtype)
+
+
 @_unpack_bits.register_fake
 def _(words: Tensor, num_bits: int, dtype: torch.dtype) -> Tensor:
     _check_unpack(words, num_bits, dtype)
@@ -288,7 +304,7 @@ def _xnor_matmul(a: Tensor, b: Tensor, num_bits: int) -> Tensor:
     sums = torch.zeros(_matmul_shape(a, b), dtype=torch.int32)
     if sums.numel() == 0 or num_bits == 0:
         return sums
-    a, b = (without_padding(words, num_bits).view(-1, words.shape[-1]) for words in (a, b))
+    a, b = (_without_padding(words, num_bits).view(-1, words.shape[-1]) for words in (a, b))
     if not _has_native():
         values = (unpack_bits(words, num_bits) for words in (a, b))
         return sums.copy_((next(values) @ next(values).T).view(sums.shape))
@@ -299,6 +315,17 @@ def _xnor_matmul(a: Tensor, b: Tensor, num_bits: int) -> Tensor:
     out = sums.view(len(a), len(b)).numpy()
     training.multiply_bits_int32(_array(a), _array(b), num_bits, out, torch.get_num_threads())
     return sums
+
+
+@_xnor_matmul.register_kernel("cuda")
+def _(a: Tensor, b: Tensor, num_bits: int) -> Tensor:
+    from binarynet.ops import packed_cuda
+
+    _check_matmul(a, b, num_bits)
+    shape = _matmul_shape(a, b)
+    if 0 in shape or num_bits == 0:
+        return a.new_zeros(shape, dtype=torch.int32)
+    return packed_cuda.xnor_matmul(_without_padding(a, num_bits), _without_padding(b, num_bits), num_bits, shape)
 
 
 @_xnor_matmul.register_fake
@@ -313,7 +340,7 @@ def _xnor_conv2d(x: Tensor, w: Tensor, channels: int, stride: Sequence[int], pad
     sums = torch.zeros(_conv2d_shape(x, w, stride, padding), dtype=torch.int32)
     if sums.numel() == 0 or channels == 0:
         return sums
-    x, w = without_padding(x, channels), without_padding(w, channels)
+    x, w = _without_padding(x, channels), _without_padding(w, channels)
     window = (stride[0], stride[1]), (padding[0], padding[1])
     if not _has_native():
         images, weights = (unpack_bits(words, channels).permute(0, 3, 1, 2) for words in (x, w))
@@ -324,6 +351,18 @@ def _xnor_conv2d(x: Tensor, w: Tensor, channels: int, stride: Sequence[int], pad
     instruction_set()  # an unknown one is named in an error of its own
     training.convolve_bits_int32(_array(x), _array(w), channels, *window, sums.numpy(), torch.get_num_threads())
     return sums
+
+
+@_xnor_conv2d.register_kernel("cuda")
+def _(x: Tensor, w: Tensor, channels: int, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+    from binarynet.ops import packed_cuda
+
+    _check_conv2d(x, w, channels, stride, padding)
+    shape = _conv2d_shape(x, w, stride, padding)
+    if 0 in shape or channels == 0:
+        return x.new_zeros(shape, dtype=torch.int32)
+    x, w = _without_padding(x, channels), _without_padding(w, channels)
+    return packed_cuda.xnor_conv2d(x, w, channels, stride, padding, shape)
 
 
 @_xnor_conv2d.register_fake
