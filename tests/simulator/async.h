@@ -41,7 +41,7 @@ struct Wgmma {
   std::vector<uint32_t> a;       // [128][4]
   std::vector<uint32_t> d;       // [128][n / 2]: accumulators, then results
   std::vector<Chained> chained;  // index: of d
-  Clocks clocks;
+  Clocks clocks[4];              // what each warp knew
   uint32_t fence = 0;
   uint32_t groups[4] = {};  // commit group per warp
 };

@@ -30,8 +30,8 @@ void stall(Warp& w, uint32_t mask) {
 }
 
 uint32_t runnable(const Warp& w) {
-  uint32_t mask = w.alive & ~w.stalled;
-  for (uint32_t rest = w.alive & w.stalled; rest; rest &= rest - 1) {
+  uint32_t mask = w.alive & ~w.stalled & ~w.held;
+  for (uint32_t rest = w.alive & w.stalled & ~w.held; rest; rest &= rest - 1) {
     const int l = __builtin_ctz(rest);
     mask |= static_cast<uint32_t>(w.stamp[l] != w.block->events) << l;
   }
@@ -135,7 +135,7 @@ void Block::reset(Dim3 at, uint64_t number) {
   alive_threads = launch->threads;
   for (Warp& w : warps) {
     w.alive = w.present;
-    w.stalled = w.barrier_waiting = w.proxy_fence = 0;
+    w.held = w.stalled = w.barrier_waiting = w.proxy_fence = 0;
     set_pc(w, kFull, 0);
     std::fill(std::begin(w.clocks.at), std::end(w.clocks.at), 1);
     w.clocks.at[w.index] = kNever;
@@ -162,6 +162,7 @@ void Block::reset(Dim3 at, uint64_t number) {
 void Block::rebase_steps() {
   // Steps are 25 bits: once in 33 million instructions of a block the past is taken to be in order.
   shared.make_ancient();
+  launch->memory->forget_writers();
   shared.step = kFirstStep;
   auto restart = [](Clocks& c) {
     for (uint32_t& at : c.at) at = at == kNever ? kNever : 1;
@@ -191,13 +192,26 @@ void Block::run(Dim3 at, uint64_t number) {
       Warp& w = warps[i];
       if (!w.alive) continue;
       const uint32_t quantum = random ? 1 + launch->random() % 200 : launch->late() ? 2000 : 200;
+      // Lanes of a warp need not run in step: now and then some are held back for a while.
+      if (launch->chance(8))
+        w.held = static_cast<uint32_t>(launch->random());
+      else if (launch->chance(4))
+        w.held = 0;
       progress |= run_warp(w, quantum);
-      if (!bulks.empty() && launch->chance(4)) land(*this, launch->random() % bulks.size());
+      if (!bulks.empty() && launch->chance(4)) {
+        land(*this, launch->random() % bulks.size());
+        progress = true;
+      }
       if (shared.step > kLastStep) rebase_steps();
       if (launch->counts.lane_instructions > launch->options->instruction_budget)
         report({ErrorKind::Budget, "more than " + std::to_string(launch->options->instruction_budget) +
                                        " instructions in one launch: an endless loop?"},
                w, w.pc[__builtin_ctz(w.alive | 1u << 31)], w.alive);
+    }
+    for (Warp& w : warps) {
+      if (progress || !(w.held & w.alive)) continue;
+      w.held = 0;
+      progress = true;
     }
     if (progress) continue;
     if (bulks.empty()) deadlock();
@@ -218,8 +232,8 @@ void Block::deadlock() {
     const uint32_t pc = w.pc[__builtin_ctz(w.alive)];
     const Op& op = launch->program->ops[pc];
     uint32_t elsewhere = w.alive & ~lanes_at(w, pc, w.alive);
-    std::string text = op.converge ? "deadlock: lanes that this instruction names never come to it"
-                                   : "deadlock: what this waits for never happens";
+    std::string text = elsewhere ? "deadlock: lanes that this instruction names never come to it"
+                                 : "deadlock: what this waits for never happens";
     if (elsewhere)
       text += "; other lanes of the warp are at PTX line " +
               std::to_string(launch->program->lines[w.pc[__builtin_ctz(elsewhere)]]);
@@ -277,7 +291,7 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
         for (uint32_t rest = ready; rest; rest &= rest - 1) pc = std::max(pc, w.pc[__builtin_ctz(rest)]);
         rotate = false;
       }
-      active = lanes_at(w, pc, w.alive);
+      active = lanes_at(w, pc, w.alive & ~w.held);
       const uint32_t others = w.alive & ~active;
       uint32_t meeting = kNone;  // the next PC at which other lanes are
       for (uint32_t rest = others; rest; rest &= rest - 1) {

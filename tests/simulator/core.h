@@ -145,6 +145,7 @@ struct Warp {
   uint32_t pc[kLanes] = {};
   uint32_t stalled = 0;  // lanes that wait for an event later than stamp
   uint64_t stamp[kLanes] = {};
+  uint32_t held = 0;             // lanes that a random schedule holds back
   uint32_t barrier_waiting = 0;  // lanes that arrived at a barrier
   uint32_t barrier_phase[kLanes] = {};
   Clocks clocks;             // which steps of the others are ordered before what comes next

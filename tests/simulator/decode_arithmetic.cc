@@ -35,15 +35,14 @@ bool decode_float(Decoder& d, Type type) {
   const std::string& name = d.in->opcode;
   static const std::set<std::string> unary = {"neg", "abs", "rcp", "sqrt"};
   static const std::set<std::string> binary = {"add", "sub", "mul", "div", "min", "max", "copysign"};
+  if (!unary.count(name) && !binary.count(name) && name != "fma" && name != "mad") return false;
   refuse(d, {"ftz", "sat", "approx", "full", "rz", "rm", "rp", "NaN", "xorsign"});
   if (unary.count(name))
     emit_plain(d, float_handler(name, type), type, 1);
   else if (binary.count(name))
     emit_plain(d, float_handler(name, type), type, 2);
-  else if (name == "fma" || name == "mad")
-    emit_plain(d, float_handler("fma", type), type, 3);
   else
-    return false;
+    emit_plain(d, float_handler("fma", type), type, 3);
   return true;
 }
 

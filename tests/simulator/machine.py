@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import shlex
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -41,11 +43,19 @@ class SimulationError(Exception):
         self.kind = kind
 
 
+HOT = ("block", "memory", "ops_", "shared", "tensor_ops")
+"""What the names of sources begin with that run for every instruction."""
+
+
 @cache
-def _optimization() -> tuple[str, ...]:
+def _fastest() -> tuple[str, ...]:
     """-O3 for this machine where the compiler knows how; -O2 builds too."""
     tried = run([*shlex.split(compiler()), "-O3", "-march=native", "-E", "-x", "c++", "/dev/null"])
     return ("-O3", "-march=native") if tried.returncode == 0 else ("-O2",)
+
+
+def _optimization(source: Path) -> tuple[str, ...]:
+    return _fastest() if source.name.startswith(HOT) else ("-O1",)
 
 
 def _object(source: Path, headers: bytes, flags: tuple[str, ...]) -> Path:
@@ -76,13 +86,15 @@ def shared_library(name: str, sources: Sequence[Path] = (), flags: Sequence[str]
         flags: for compiling these sources and for linking.
     """
     (REPOSITORY / "build" / "simulator").mkdir(parents=True, exist_ok=True)
-    common = (*FLAGS, *EXACT, *_optimization())
+    common = (*FLAGS, *EXACT)
     headers = b"".join(path.read_bytes() for path in sorted(HERE.glob("*.h")))
     folders = sorted({source.parent for source in sources} - {HERE})
     more = headers + b"".join(path.read_bytes() for folder in folders for path in sorted(folder.glob("*.h")))
     core = [source for source in sorted(HERE.glob("*.cc")) if source.name not in INTERFACES]
-    objects = [_object(source, headers, common) for source in core]
-    objects += [_object(source, more, (*common, *flags)) for source in sources]
+    jobs = [(source, headers, (*common, *_optimization(source))) for source in core]
+    jobs += [(source, more, (*common, "-O1", *flags)) for source in sources]
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        objects = list(pool.map(lambda job: _object(*job), jobs))
     link = [*shlex.split(compiler()), "-shared", *flags, *objects]
     digest = hashlib.sha256(" ".join(str(part) for part in link).encode()).hexdigest()[:16]
     path = REPOSITORY / "build" / "simulator" / f"{name}-{digest}.so"

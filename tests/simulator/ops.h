@@ -9,6 +9,7 @@
 namespace simulator {
 
 Handler integer_handler(const std::string& name, Type type);
+Handler bits_handler(const std::string& name, Type type);  // what integer_handler does not know
 Handler dot_handler(const std::string& name, bool a_signed, bool b_signed);  // dp4a, dp2a.lo, dp2a.hi
 Handler float_handler(const std::string& name, Type type);
 

@@ -106,7 +106,7 @@ void store_matrix(Warp& w, const Op& op, uint32_t mask) {
 
 namespace {
 
-constexpr uint32_t kWarpsOfGroup = 4;
+constexpr int kWarpsOfGroup = 4;
 
 uint64_t uniform(Warp& w, uint32_t slot) {
   const uint64_t* values = w.at<uint64_t>(slot);
@@ -116,12 +116,17 @@ uint64_t uniform(Warp& w, uint32_t slot) {
   return values[0];
 }
 
-void read_operand(Warp& w, const Wgmma& op, uint64_t descriptor, int rows, uint8_t* result) {
+// clocks: of rows / `count` rows each, what those who read them know.
+void read_operand(Warp& w, const Wgmma& op, uint64_t descriptor, int rows, const Clocks* clocks, int count,
+                  uint8_t* result) {
   uint32_t fences[kLanes] = {};
   for (const Warp& other : w.block->warps) fences[other.index] = other.proxy_fence;
-  for (const uint32_t offset : wgmma_operand(descriptor, rows)) {
+  const std::vector<uint32_t> pieces = wgmma_operand(descriptor, rows);
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const uint32_t offset = pieces[i];
+    const Clocks& known = clocks[i * static_cast<size_t>(count) / pieces.size()];
     check_bounds(w, Space::Shared, offset, 16, 16, -1, "reads an operand in");
-    w.block->shared.read_async(offset, 16, kTensorCore, op.clocks, fences, op.fence, -1);
+    w.block->shared.read_async(offset, 16, kTensorCore, known, fences, op.fence, -1);
     std::memcpy(result, w.block->shared.data() + offset, 16);
     result += 16;
   }
@@ -139,8 +144,12 @@ void run_wgmma(Warp& w, Wgmma& op) {
   if (op.a_in_registers)
     wgmma_a_from_registers(op.a.data(), a.data());
   else
-    read_operand(w, op, op.a_descriptor, 64, a.data());
-  read_operand(w, op, op.b_descriptor, op.n, b.data());
+    read_operand(w, op, op.a_descriptor, 64, op.clocks, kWarpsOfGroup, a.data());
+  // A warp multiplies 16 rows of A by all of B: of B, what all four know is what can be relied on.
+  Clocks all = op.clocks[0];
+  for (const Clocks& c : op.clocks)
+    for (uint32_t i = 0; i < kActors; ++i) all.at[i] = std::min(all.at[i], c.at[i]);
+  read_operand(w, op, op.b_descriptor, op.n, &all, 1, b.data());
   wgmma(op.kind, op.n, op.scale_d, op.saturate, a.data(), b.data(), op.d.data());
 }
 
@@ -158,8 +167,8 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
   if (!w.wgmma_fenced)
     throw Fault{ErrorKind::Synchronization, "wgmma.mma_async without wgmma.fence before it"};
   Block& block = *w.block;
-  const uint32_t group = w.index / kWarpsOfGroup, part = w.index % kWarpsOfGroup;
-  if ((group + 1) * kWarpsOfGroup > block.warps.size())
+  const uint32_t group = w.index / 4, part = w.index % 4;
+  if ((group + 1) * 4 > block.warps.size())
     throw Fault{ErrorKind::Synchronization, "wgmma by a warpgroup of less than four warps"};
   const int n = op.q * 8, width = n / 2;
   auto& record = block.wgmmas[{group, w.wgmma_issued}];
@@ -187,7 +196,7 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
   if (g->a_descriptor != a || g->b_descriptor != b) differs("matrix descriptors");
   if (g->scale_d != (scale != 0)) differs("scale-d");
   g->issued |= 1u << part;
-  release(g->clocks, w);
+  release(g->clocks[part], w);
   g->fence = first ? w.proxy_fence : std::min(g->fence, w.proxy_fence);
   if (g->a_in_registers)
     read_registers(w, op.list + static_cast<uint32_t>(width), 4, g->a.data() + part * kLanes * 4);
@@ -223,7 +232,7 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
 void wgmma_commit(Warp& w, const Op&, uint32_t) { ++w.wgmma_group; }
 
 uint32_t wgmma_wait(Warp& w, const Op& op, uint32_t mask) {
-  const uint32_t part = w.index % kWarpsOfGroup;
+  const uint32_t part = w.index % 4;
   auto due = [&](const Wgmma& g) { return g.groups[part] + static_cast<uint32_t>(op.value) < w.wgmma_group; };
   for (const auto& g : w.wgmmas)
     if (due(*g) && g->issued != 15) return 0;  // the other warps have to come first
