@@ -3,6 +3,7 @@
 # make test-arm  only those
 # make check  format, lint, types, import rules, compiler warnings
 # make bench  this machine, side by side with what is installed
+# make gpu    what needs an NVIDIA GPU: tests, compute-sanitizer, benchmarks, in one report
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +11,14 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 NATIVE := CMakeLists.txt $(shell find native -type f)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-CPP := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.c')
+CPP := $(shell find native tests/simulator src/binarynet/cuda -name '*.cc' -o -name '*.h' -o -name '*.c' \
+    -o -name '*.cu' -o -name '*.cuh')
 DEMO := demo-out
 
 # One thread per test process and for the tools underneath: the processes already use all cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-arm check format bench clean
+.PHONY: setup demo test test-arm check format bench gpu clean
 
 setup: $(VENV)/.native
 
@@ -66,6 +68,9 @@ format: setup
 
 bench: setup
 	$(BIN)/binarynet bench
+
+gpu: setup
+	$(BIN)/python tools/gpu.py
 
 clean:
 	rm -rf $(VENV) build $(DEMO) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
