@@ -38,6 +38,11 @@ uint32_t runnable(const Warp& w) {
   return mask;
 }
 
+void hold(Warp& w, uint32_t lanes) {
+  if (w.held) ++w.block->events;  // lanes that stalled for want of these may go on
+  w.held = lanes;
+}
+
 std::string dim_text(Dim3 d) {
   return "(" + std::to_string(d.x) + ", " + std::to_string(d.y) + ", " + std::to_string(d.z) + ")";
 }
@@ -193,10 +198,11 @@ void Block::run(Dim3 at, uint64_t number) {
       if (!w.alive) continue;
       const uint32_t quantum = random ? 1 + launch->random() % 200 : launch->late() ? 2000 : 200;
       // Lanes of a warp need not run in step: now and then some are held back for a while.
-      if (launch->chance(8))
-        w.held = static_cast<uint32_t>(launch->random());
-      else if (launch->chance(4))
-        w.held = 0;
+      if (launch->chance(8)) {
+        hold(w, static_cast<uint32_t>(launch->random()));
+      } else if (launch->chance(4)) {
+        hold(w, 0);
+      }
       progress |= run_warp(w, quantum);
       if (!bulks.empty() && launch->chance(4)) {
         land(*this, launch->random() % bulks.size());
@@ -210,7 +216,7 @@ void Block::run(Dim3 at, uint64_t number) {
     }
     for (Warp& w : warps) {
       if (progress || !(w.held & w.alive)) continue;
-      w.held = 0;
+      hold(w, 0);
       progress = true;
     }
     if (progress) continue;
@@ -292,6 +298,7 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
         rotate = false;
       }
       active = lanes_at(w, pc, w.alive & ~w.held);
+      w.stalled &= ~active;
       const uint32_t others = w.alive & ~active;
       uint32_t meeting = kNone;  // the next PC at which other lanes are
       for (uint32_t rest = others; rest; rest &= rest - 1) {
@@ -380,20 +387,17 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
           const uint64_t before = events;
           const uint32_t done = op.wait(w, op, run);
           set_pc(w, done, pc + 1);
-          w.stalled &= ~done;
           if (run & ~done) stall(w, run & ~done);
           progress |= done != 0 || events != before;
         } else {
           if (w.has_pending) check_pending(w, op);
           op.run(w, op, run);
           set_pc(w, run, pc + 1);
-          w.stalled &= ~run;
           progress = true;
         }
         active = 0;
       }
       set_pc(w, active, pc);
-      w.stalled &= ~active;
       active = 0;
     }
   } catch (const Fault& fault) {
@@ -404,7 +408,7 @@ bool Block::run_warp(Warp& w, uint32_t quantum) {
   w.turns = w.alive && lanes_at(w, w.pc[__builtin_ctz(w.alive)], w.alive) != w.alive ? w.turns + 1 : 0;
   launch->counts.warp_instructions += warp_instructions;
   launch->counts.lane_instructions += lane_instructions;
-  return progress;
+  return progress || quantum == 0;  // 0: others of the warp may be ready
 }
 
 }  // namespace simulator
