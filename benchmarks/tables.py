@@ -24,10 +24,12 @@ def _figure3(document: dict[str, Any]) -> str:
     lines = [f"### {document['suite']}{_threads(document)}", ""]
     for task in document["tasks"]:
         images = task.get("images")
+        peak = any(bar.get("share_of_peak") for bar in task["kernels"])
         lines += [
             f"| {task['name']} | by | s | range | XNOR is faster | range | with packing | rows timed |"
-            + (" error |" if images else ""),
-            "|---|---|--:|--:|--:|--:|--:|--:|" + ("--:|" if images else ""),
+            + (" error |" if images else "")
+            + (" of peak |" if peak else ""),
+            "|---|---|--:|--:|--:|--:|--:|--:|" + ("--:|" if images else "") + ("--:|" if peak else ""),
         ]
         for bar in task["kernels"]:
             time, faster, packing = bar["seconds"], bar["xnor_is_faster"], bar["xnor_with_packing_is_faster"]
@@ -41,23 +43,29 @@ def _figure3(document: dict[str, Any]) -> str:
                 f"{packing['median']:.1f}" if packing else "",
                 f"{bar['rows_timed']:,}, scaled" if bar["rows_timed"] else "all",
                 *([f"{100 * bar['wrong'] / images:.2f} %"] if images else []),
+                *([_percent(bar["share_of_peak"])] if peak else []),
             ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
 
 
+def _percent(share: dict[str, float] | None) -> str:
+    return f"{100 * share['median']:.0f} %" if share else ""
+
+
 def _suite(document: dict[str, Any]) -> str:
     """Our engines first, over the best of the others; then everybody."""
     found = document["tables"]
     kinds = list(dict.fromkeys(ratio["over"] for table in found for row in _ours(table) for ratio in row["ratios"]))
+    limits = _limit_columns([row for table in found for row in table["rows"]])
+    columns = [*limits, *kinds]
     lines = [
         f"### {document['suite']}{_threads(document)}",
         "",
-        "| times faster than | engine | ms | MAC/cycle | of ports | of reading |"
-        + "".join(f" {kind} |" for kind in kinds),
-        "|---|---|--:|--:|--:|--:|" + "--:|" * len(kinds),
-        *(_summary(table, row, kinds) for table in found for row in _ours(table)),
+        "| times faster than | engine | ms |" + "".join(f" {column} |" for column in columns),
+        "|---|---|--:|" + "--:|" * len(columns),
+        *(_summary(table, row, limits, kinds) for table in found for row in _ours(table)),
         "",
     ]
     for table in found:
@@ -73,7 +81,7 @@ def _ours(table: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in table["rows"] if row["arithmetic"] == "packed"]
 
 
-def _summary(table: dict[str, Any], row: dict[str, Any], kinds: list[str]) -> str:
+def _summary(table: dict[str, Any], row: dict[str, Any], limits: list[str], kinds: list[str]) -> str:
     ratios = {
         ratio["over"]: f"{ratio['median']:.1f} ({ratio['low']:.1f} - {ratio['high']:.1f})" for ratio in row["ratios"]
     }
@@ -81,23 +89,38 @@ def _summary(table: dict[str, Any], row: dict[str, Any], kinds: list[str]) -> st
         _name(table),
         row["name"].removeprefix("binarynet "),
         f"{row['ms']['median']:.3g}",
-        *_limits(row),
+        *_limits(row, limits),
         *(ratios.get(kind, "") for kind in kinds),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _limits(row: dict[str, Any]) -> list[str]:
+LIMITS = {
+    "MAC/cycle": "macs_per_cycle",
+    "of ports": "share_of_ports",
+    "of reading": "share_of_reading",
+    "of peak": "share_of_peak",
+}
+"""Columns of what the machine can do at most: on a processor the first three, on a GPU the last one."""
+
+
+def _limit_columns(rows: list[dict[str, Any]]) -> list[str]:
+    *processor, gpu = LIMITS
+    return [gpu] if any(row.get(LIMITS[gpu]) for row in rows) else processor
+
+
+def _limits(row: dict[str, Any], columns: list[str]) -> list[str]:
     """MAC/cycle and the shares of the machine's limits; empty where there is none."""
-    speed, ports, reading = (row.get(key) for key in ("macs_per_cycle", "share_of_ports", "share_of_reading"))
-    return [
-        f"{speed['median']:.3g}" if speed else "",
-        f"{100 * ports['median']:.0f} %" if ports else "",
-        f"{100 * reading['median']:.0f} %" if reading else "",
-    ]
+    cells = []
+    for column in columns:
+        found = row.get(LIMITS[column])
+        cells.append(f"{found['median']:.3g}" if found and column == "MAC/cycle" else _percent(found))
+    return cells
 
 
 def _threads(document: dict[str, Any]) -> str:
+    if gpu := document["machine"].get("gpu"):
+        return f", {gpu['name']}"
     return "" if document["threads"] == 1 else f", {document['threads']} threads"
 
 
@@ -133,14 +156,12 @@ def _table(heading: str, table: dict[str, Any], per_image: bool = True) -> list[
             *(_row(row) for row in rows),
         ]
     sizes = any(row["peak_bytes"] for row in rows)
-    lines = [
-        f"| {heading} | ms | range |"
-        + (" images/s |" if per_image else "")
-        + " GMAC/s | MAC/cycle | of ports | of reading |"
-        + (" file, MB | peak, MB |" if sizes else "")
-        + " times faster | range |",
-        "|---|--:|--:|--:|--:|--:|--:|" + ("--:|" if per_image else "") + ("--:|--:|" if sizes else "") + "--:|--:|",
+    limits = _limit_columns(rows)
+    columns = [
+        *("ms", "range", *(["images/s"] if per_image else []), "GMAC/s", *limits),
+        *(*(["file, MB", "peak, MB"] if sizes else []), "times faster", "range"),
     ]
+    lines = [f"| {heading} | {' | '.join(columns)} |", "|---|" + "--:|" * len(columns)]
     for row in rows:
         time, speedup = row["ms"], row["speedup"]
         cells = [
@@ -149,7 +170,7 @@ def _table(heading: str, table: dict[str, Any], per_image: bool = True) -> list[
             f"{time['low']:.3g} - {time['high']:.3g}",
             *([f"{row['images_per_second']:,.0f}"] if per_image else []),
             f"{row['gmacs_per_second']:.3g}",
-            *_limits(row),
+            *_limits(row, limits),
             *([_megabytes(row["file_bytes"]), _megabytes(row["peak_bytes"])] if sizes else []),
             *([f"{speedup['median']:.1f}", f"{speedup['low']:.1f} - {speedup['high']:.1f}"] if speedup else ["", ""]),
         ]

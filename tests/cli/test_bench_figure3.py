@@ -18,6 +18,8 @@ from binarynet.errors import DataError, UsageError, VerificationError
 from binarynet.fileformat import PackedNetwork, read, write
 from binarynet.graph import evaluate
 
+PROCESSOR = {"processor": "processor", "gpu": None}
+
 
 def test_the_figure(run, file, tmp_path):
     out = tmp_path / "figure.png"
@@ -61,14 +63,14 @@ def test_scaled_times(monkeypatch):
 
 def test_bars_by_hand():
     timings = {"baseline": Timing("baseline", (2e9, 4e9, 3e9), 3), "xnor": Timing("xnor", (1e9, 1e9, 2e9), 3)}
-    baseline, xnor = figure3._bars(timings, {"baseline": "numpy"}, "ours", {"baseline": 0.25}, {"baseline": 7})
+    baseline, xnor = figure3.bars_of(timings, {"baseline": "numpy"}, "ours", {"baseline": 0.25}, {"baseline": 7})
     assert baseline.seconds == Spread(12.0, 8.0, 16.0)  # a quarter of the work took 3 seconds
     assert baseline.speedup == Spread(8.0, 6.0, 16.0)
     assert (baseline.library, baseline.rows, xnor.library, xnor.rows) == ("numpy", 7, "ours", None)
     assert xnor.speedup == Spread(1.0, 1.0, 1.0)
     assert (baseline.speedup_packing, xnor.speedup_packing) == (None, None)
     timings["xnor, packing"] = Timing("xnor, packing", (4e9, 4e9, 2e9), 3)
-    baseline, xnor, _ = figure3._bars(timings, {}, "ours", {"baseline": 0.25}, {})
+    baseline, xnor, _ = figure3.bars_of(timings, {}, "ours", {"baseline": 0.25}, {})
     assert baseline.speedup_packing == Spread(4.0, 2.0, 6.0)
     assert xnor.speedup_packing == Spread(0.25, 0.25, 1.0)
 
@@ -79,7 +81,7 @@ def test_float_layers_give_the_scores_of_the_reference(graph):
     expected = evaluate(graph, images)[graph.output]
     layers = figure3.FloatLayers(graph)
     for product in (figure3.baseline_product, figure3.blas_product()[1]):
-        assert figure3._same_bits(layers.scores(images, product), expected)
+        assert figure3.same_bits(layers.scores(images, product), expected)
 
 
 def test_a_kernel_that_differs_is_refused(file, monkeypatch):
@@ -98,9 +100,9 @@ def test_a_kernel_that_differs_is_refused(file, monkeypatch):
 
 def test_zeros_with_another_sign_are_other_scores():
     zeros = np.zeros((2, 3), np.float32)
-    assert figure3._same_bits(zeros, zeros.copy())
+    assert figure3.same_bits(zeros, zeros.copy())
     for other in (-zeros, zeros.astype(np.float64), zeros.reshape(3, 2)):
-        assert not figure3._same_bits(other, zeros)
+        assert not figure3.same_bits(other, zeros)
 
 
 def test_networks_with_convolutions_are_refused_before_their_images_are_fetched(run, tmp_path, monkeypatch):
@@ -165,7 +167,9 @@ def test_the_picture_says_of_each_panel_what_is_true_of_it():
     product = [bar("baseline", 0.15), bar("blas", 9.51e-3), bar("xnor", 9.51e-5), bar("xnor, packing", 1.2e-4)]
     mlp = [bar("baseline", 2.5, 7, False), bar("blas", 0.5, None, False), bar("xnor", 9.51e-3, None, False)]
     network = small_network()
-    figure = figure3_shown.picture(figure3.Figure3(50, tuple(product), network, tuple(mlp)), "processor", 1).figure
+    figure = figure3_shown.picture(
+        figure3.Figure3((figure3.Product(50, tuple(product)),), network, tuple(mlp)), PROCESSOR, 1
+    ).figure
     first, second, error = figure.axes
     *labels, note = [text.get_text() for text in first.texts]
     assert labels == ["150 ms\n(512.3x)", "9.51 ms\n(512.3x)", "95.1 us", "120 us"]
@@ -182,8 +186,10 @@ def test_labels_of_the_picture_stay_apart():
     kernels = ("baseline", "blas", "xnor", "xnor, packing")
     for seconds in (9.51e-05, 0.0999, 99.9):
         bars = tuple(bar(kernel, seconds, 29) for kernel in kernels)
-        found = figure3.Figure3(8192, bars, small_network(), bars[:3])
-        figure = figure3_shown.picture(found, "a processor with a long name, 64 cores, 128 threads", 2).figure
+        found = figure3.Figure3((figure3.Product(8192, bars),), small_network(), bars[:3])
+        figure = figure3_shown.picture(
+            found, PROCESSOR | {"processor": "a processor with a long name, 64 cores"}, 128
+        ).figure
         figure.canvas.draw()
         product = figure.axes[0]
         for row in (product.texts[:4], product.get_xticklabels()):

@@ -52,7 +52,7 @@ def test_gemm(run):
 
 def test_every_reason_of_an_absence_is_kept(monkeypatch):
     @contextmanager
-    def contenders(layer, outputs, engine_names, num_threads):
+    def contenders(layer, outputs, engine_names, num_threads, gpu):
         run = functools.partial(Session(layer.graph("bits"), engine="reference").run, layer.packed_inputs)
         yield Parties(
             (Contender("reference", "packed", run, lambda: run),), (), (Absence("peer", f"not {layer.shape.in_c}"),)

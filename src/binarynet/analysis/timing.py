@@ -78,6 +78,7 @@ def time_interleaved(
     *,
     clock: Clock = time.perf_counter_ns,
     budget_clock: Clock = time.perf_counter_ns,
+    min_sample_ns: int = MIN_SAMPLE_NS,
     progress: Callable[[str], None] | None = None,
 ) -> list[Timing]:
     """Time parties in turns (A B C, A B C, ...), each turn opened by untimed warm-up calls.
@@ -89,7 +90,8 @@ def time_interleaved(
         seconds: about how long all of it may take; every party gets at least one timed call in each of three rounds,
             however slow it is.
         clock: what calls are timed by, in nanoseconds, rising; see :func:`fair_clock`.
-        budget_clock: what ``seconds`` are counted by.
+        budget_clock: what ``seconds`` are counted by; it must see what a call costs, as ``clock`` does.
+        min_sample_ns: calls shorter than this are timed several at once.
         progress: called with a party's name before its turn.
     """
     if not parties:
@@ -104,7 +106,7 @@ def time_interleaved(
             for i, party in enumerate(parties):
                 if progress is not None:
                     progress(party.name)
-                repeats = 1 if party.before is not None else max(1, round(MIN_SAMPLE_NS / costs[i]))
+                repeats = 1 if party.before is not None else max(1, round(min_sample_ns / costs[i]))
                 samples = _turn(party, repeats, unit_ns * party.share, clock, budget_clock)
                 medians[i].append(statistics.median(samples))
                 calls[i] += len(samples) * repeats

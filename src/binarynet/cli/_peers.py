@@ -168,7 +168,7 @@ class _Collected:
             except (BinaryNetError, AssertionError, OSError, MemoryError):
                 raise  # our own failures, a full disk, no memory
             except Exception as error:  # whatever a library may raise that cannot do it here
-                self.absent.append(_failed(name, error))
+                self.absent.append(failed(name, error))
                 continue
             compare = expected()
             try:
@@ -203,7 +203,7 @@ class _Collected:
         return loaded
 
 
-def _failed(name: str, error: Exception) -> Absence:
+def failed(name: str, error: Exception) -> Absence:
     """With the first line of what the library says."""
     first = (str(error).strip().splitlines() or ["no message"])[0]
     return Absence(name, f"fails here: {type(error).__name__}: {first}")

@@ -13,11 +13,12 @@ from typer.core import TyperGroup
 
 from binarynet.cli._console import print_json, say, stderr, stdout
 from binarynet.cli._ending import cleaned_up
-from binarynet.cli._options import DataDir, DatasetName, Json
-from binarynet.errors import UsageError
+from binarynet.cli._options import DataDir, DatasetName, DeviceName, Json
+from binarynet.errors import BackendUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from binarynet.cli._benching.figure3 import Figure3Network
+    from binarynet.cli._benching.gpu import Gpu
     from binarynet.cli._benching.measuring import Comparison
     from binarynet.cli._benching.single import SingleLayer
     from binarynet.cli._benching.suites import SuiteResult
@@ -35,6 +36,13 @@ def _finite(seconds: float) -> float:
 
 
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that every party may use.")]
+Autotune = Annotated[
+    bool,
+    typer.Option(
+        "--autotune",
+        help="With --device cuda: torch.compile with its mode max-autotune, too (compiling takes minutes).",
+    ),
+]
 Seconds = Annotated[
     float,
     typer.Option(
@@ -89,6 +97,7 @@ def model(
     ] = None,
     threads: Threads = 1,
     engine: Engine = None,
+    device: DeviceName = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Images per call; default: 1,256, with convolutions 1,64."),
@@ -98,6 +107,7 @@ def model(
         bool,
         typer.Option("--memory", help="Peak memory of a process for each party as well (a second or two for each)."),
     ] = False,
+    autotune: Autotune = False,
     json: Json = False,
 ) -> None:
     """Whole networks, from 8-bit images to scores (this is what `bench` and `bench MODEL.bnn` do)."""
@@ -110,17 +120,20 @@ def model(
     from binarynet.cli._benching import memory as memory_of
     from binarynet.cli._benching.measuring import shown
 
+    gpu = _gpu(device, engine, threads, autotune)
     if memory:
+        if gpu is not None:
+            raise UsageError("--memory is about the processor's memory; leave it out with --device cuda")
         memory_of.require_support()
-    engine_names = _timed_engines(engine)
-    machine = conditions(threads)
+    engine_names = _timed_engines(engine, gpu)
+    machine = conditions(threads, gpu)
     found = networks.paper_networks() if model is None else [networks.network_of_file(model)]
     results = []
     console, notes = stdout(), stderr()
     for position, network in enumerate(found):
         with shown(notes, notes.is_terminal) as progress:
             result = networks.measure(
-                network, batches or network.batches, engine_names, threads, seconds, memory, progress
+                network, batches or network.batches, engine_names, threads, seconds, memory, progress, gpu
             )
         results.append(result)
         if not json:
@@ -133,7 +146,7 @@ def model(
     if json:
         print_json(document.of_networks(document.conditions("model", machine, threads, seconds), results))
     else:
-        text.print_notes(console, "model", clock_name(threads))
+        text.print_notes(console, "model", machine)
 
 
 def gemm(
@@ -147,7 +160,9 @@ def gemm(
     ] = None,
     threads: Threads = 1,
     engine: Engine = None,
+    device: DeviceName = None,
     seconds: Seconds = 3.0,
+    autotune: Autotune = False,
     json: Json = False,
 ) -> None:
     """Products of +1 / -1 matrices, bits in, bits or int32 out."""
@@ -158,7 +173,8 @@ def gemm(
         wanted = suites.parse_sizes(sizes) + wanted
     elif not wanted:
         wanted = [(size, size, size) for size in suites.GEMM_SIZES]
-    _run_suite("gemm", list(suites.gemm_layers(wanted)), suites.measure_gemm, engine, threads, seconds, json)
+    gpu = _gpu(device, engine, threads, autotune)
+    _run_suite("gemm", list(suites.gemm_layers(wanted)), suites.measure_gemm, engine, threads, gpu, seconds, json)
 
 
 def layers(
@@ -172,11 +188,13 @@ def layers(
     ] = None,
     threads: Threads = 1,
     engine: Engine = None,
+    device: DeviceName = None,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images per call.")] = 1,
     seconds: Seconds = 3.0,
+    autotune: Autotune = False,
     json: Json = False,
 ) -> None:
-    """Every layer of a network alone, with warm and with cold weights."""
+    """Every layer of a network alone, with warm weights, and on the processor with cold ones, too."""
     if model is not None:
         from binarynet.cli._networks import require_file
 
@@ -189,7 +207,9 @@ def layers(
         from binarynet import fileformat
 
         found = list(suites.network_layers(fileformat.read(model).graph, batch))
-    _run_suite("layers", suites.selected(found, only), suites.measure_layers, engine, threads, seconds, json)
+    chosen = suites.selected(found, only)
+    gpu = _gpu(device, engine, threads, autotune)
+    _run_suite("layers", chosen, suites.measure_layers, engine, threads, gpu, seconds, json)
 
 
 def training(
@@ -228,7 +248,7 @@ def training(
     if json:
         print_json(document.of_training(document.conditions("training", machine, threads, seconds), results))
     else:
-        text.print_notes(console, "training", clock_name(threads))
+        text.print_notes(console, "training", machine)
 
 
 def figure3(
@@ -241,16 +261,26 @@ def figure3(
     data: DataDir = None,
     dataset: DatasetName = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Draw it, too: a .png or .svg.")] = None,
-    size: Annotated[int, typer.Option(min=1, max=MAX_PRODUCT, metavar="N", help="The product is N x N x N.")] = 8192,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_PRODUCT,
+            metavar="N",
+            help="The product is N x N x N; default: 8192, on a GPU 1024, 4096, 8192 and 16384.",
+        ),
+    ] = None,
     threads: Threads = 1,
     engine: Engine = None,
+    device: DeviceName = None,
     seconds: Seconds = 3.0,
     json: Json = False,
 ) -> None:
-    """The paper's Figure 3 for this processor: baseline kernel, float BLAS and XNOR kernel, times and error."""
+    """The paper's Figure 3 for this machine: baseline kernel, float BLAS and XNOR kernel, times and error."""
     picture_kind = _picture_kind(out)
     if model is None and (data is not None or dataset is not None):
         raise UsageError("--data and --dataset are about the network's images; name one with --model")
+    from binarynet.analysis.paper import PRODUCT_SIZE
     from binarynet.cli._benching import document, figure3_shown, text
     from binarynet.cli._benching import figure3 as measuring
     from binarynet.cli._benching.measuring import shown
@@ -260,19 +290,26 @@ def figure3(
         from binarynet.files import require_writable, write_whole
 
         require_writable(out)
-    engine_name = _timed_engines(engine)[0]
+    gpu = _gpu(device, engine, threads)
+    engine_name = _timed_engines(engine, gpu)[0]
     network = _network_with_images(model, data, dataset) if model is not None else None
-    machine = conditions(threads)
+    machine = conditions(threads, gpu)
     console, notes = stdout(), stderr()
     with shown(notes, notes.is_terminal) as progress:
-        found = measuring.measure(size, network, engine_name, threads, seconds, progress)
+        if gpu is None:
+            found = measuring.measure((size or PRODUCT_SIZE,), network, engine_name, threads, seconds, progress)
+        else:
+            from binarynet.cli._benching import figure3_gpu
+
+            sizes = (size,) if size is not None else figure3_gpu.SIZES
+            found = figure3_gpu.measure(gpu, sizes, network, engine_name, seconds, progress)
     if json:
         print_json(figure3_shown.to_dict(document.conditions("figure3", machine, threads, seconds), found))
     else:
         text.print_processor(console, machine, threads)
-        figure3_shown.print_figure(console, found, clock_name(threads))
+        figure3_shown.print_figure(console, found, machine)
     if out is not None and picture_kind is not None:
-        figure = figure3_shown.picture(found, machine["processor"], threads).figure
+        figure = figure3_shown.picture(found, machine, threads).figure
         write_whole(out, render(figure, picture_kind))
         if not json:
             console.print(f"\ndrawn: {out}", markup=False, soft_wrap=True)
@@ -319,6 +356,7 @@ def _run_suite(
     measure: Callable[..., SuiteResult],
     engine: str | None,
     threads: int,
+    gpu: Gpu | None,
     seconds: float,
     json: bool,
 ) -> None:
@@ -326,8 +364,8 @@ def _run_suite(
     from binarynet.cli._benching import document, text
     from binarynet.cli._benching.measuring import shown
 
-    engine_names = _timed_engines(engine)
-    machine = conditions(threads)
+    engine_names = _timed_engines(engine, gpu)
+    machine = conditions(threads, gpu)
     console, notes = stdout(), stderr()
 
     def show(comparison: Comparison) -> None:
@@ -336,18 +374,45 @@ def _run_suite(
             console.print()
 
     with shown(notes, notes.is_terminal) as progress:
-        result = measure(found, engine_names, threads, seconds, progress, show)
+        result = measure(found, engine_names, threads, seconds, progress, show, gpu)
     if json:
         print_json(document.of_suite(document.conditions(suite, machine, threads, seconds), result))
         return
     text.print_parties(console, machine, result, threads)
     text.print_summary(console, result.tables)
-    text.print_notes(console, suite, clock_name(threads))
+    text.print_notes(console, suite, machine)
 
 
-def _timed_engines(wanted: str | None) -> tuple[str, ...]:
+def _gpu(device: str | None, engine: str | None, threads: int, autotune: bool = False) -> Gpu | None:
+    """The GPU that is asked for; None for the processor.
+
+    Raises:
+        UsageError: no device is called so, or an option is about the other kind.
+        BackendUnavailableError: there is no such GPU, or it cannot be used; says why.
+    """
+    from binarynet.runtime.engines import CPU, resolve_device
+
+    name = resolve_device(device, engine)
+    if name == CPU:
+        if autotune:
+            raise UsageError("--autotune is about peers on a GPU; add --device cuda")
+        return None
+    if threads != 1:
+        raise UsageError("--threads is about the processor; leave it out with --device cuda")
+    from binarynet.cli._benching.gpu import Gpu
+    from binarynet.cuda.device import find
+
+    found, reason = find(name)
+    if found is None:
+        raise BackendUnavailableError(f"the device {device or name!r} cannot be used here: {reason}")
+    return Gpu(found, autotune)
+
+
+def _timed_engines(wanted: str | None, gpu: Gpu | None = None) -> tuple[str, ...]:
     from binarynet.cli._benching.parties import timed_engines
 
+    if gpu is not None:
+        return timed_engines(wanted, gpu)
     return timed_engines(wanted if wanted is not None else _say_forced())
 
 
@@ -378,20 +443,19 @@ def parse_batches(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(batches))
 
 
-def conditions(threads: int) -> dict[str, Any]:
-    """The machine and how busy it is; warns where that spoils what is measured."""
+def conditions(threads: int, gpu: Gpu | None = None) -> dict[str, Any]:
+    """The machine, what calls are timed by, and how busy it is; warns where that spoils what is measured."""
+    from binarynet.analysis import fair_clock
     from binarynet.cli.info import collect
 
     machine = collect() | {"load": load()}
+    if gpu is not None:
+        from binarynet.cli._benching.gpu import CLOCK_NAME
+
+        own = next(each for each in machine["gpus"] if each["device"] == str(gpu.device))
+        return machine | {"clock": CLOCK_NAME, "gpu": own | gpu.facts()}
     warn_if_busy(machine, threads)
-    return machine
-
-
-def clock_name(threads: int) -> str:
-    """What calls are timed by."""
-    from binarynet.analysis import fair_clock
-
-    return fair_clock(threads)[1]
+    return machine | {"clock": fair_clock(threads)[1], "gpu": None}
 
 
 def load() -> float | None:

@@ -72,6 +72,11 @@ class Device:
         return f"{major}{minor}" + ("a" if self.capability == (9, 0) else "")
 
     @property
+    def clock_ghz(self) -> float:
+        """Highest clock of its multiprocessors, as the driver gives it."""
+        return self._attribute(self._driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_CLOCK_RATE) / 1e6
+
+    @property
     def why_not(self) -> str:
         """Empty where kernels can run on it."""
         major, minor = self.capability

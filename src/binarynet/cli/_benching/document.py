@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from binarynet.analysis import Spread, fair_clock
+from binarynet.analysis import Spread
 from binarynet.cli._benching.measuring import Comparison, Row
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def conditions(suite: str, machine: dict[str, Any], threads: int, seconds: float) -> dict[str, Any]:
     """What every document begins with."""
-    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines")
+    keys = ("version", "processor", "cores", "load", "system", "python", "libraries", "engines", "gpu")
     return {
         "suite": suite,
         "machine": {key: machine[key] for key in keys if key in machine},
-        "threads": threads,
-        "clock": fair_clock(threads)[1],
+        "threads": threads if machine["gpu"] is None else None,
+        "clock": machine["clock"],
         "seconds": seconds,
     }
 
@@ -116,6 +116,7 @@ def _row(batch: int, macs: int, row: Row) -> dict[str, Any]:
             "macs_per_cycle": _spread(row.macs_per_cycle),
             "share_of_ports": _spread(row.port_share),
             "share_of_reading": _spread(row.read_share),
+            "share_of_peak": _spread(row.peak_share),
             "read_bytes": row.read_bytes,
             "file_bytes": row.file_bytes,
             "peak_bytes": row.peak_bytes,

@@ -1,33 +1,37 @@
-"""`binarynet bench figure3`: the paper's Figure 3 (arXiv 1602.02505, section 4.2) for this processor.
+"""`binarynet bench figure3`: the paper's Figure 3 (arXiv 1602.02505, section 4.2) for this processor, or its GPU.
 
 Three kernels compute the same integers: the baseline, a plain float32 product, one dot product after the other
 (``numpy.einsum`` without BLAS); float32 BLAS (torch's where it is installed, else NumPy's); and the packed engine.
+`figure3_gpu` has those of a GPU, and more peers.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from binarynet.analysis import Party, Spread, Timing, fair_clock, time_interleaved
+from binarynet.analysis import Party, Spread, Timing
 from binarynet.cli import _peers
+from binarynet.cli._benching.measuring import timed
 from binarynet.cli._benching.single import random_layer
+from binarynet.cli._peers_common import Absence
 from binarynet.encoding import INPUT_MAX, pack_bits, to_signs, unpack_bits
 from binarynet.errors import UsageError, VerificationError
 from binarynet.graph import Affine, Dense, Flatten, Graph, GraphBuilder, Input, Threshold
 from binarynet.runtime import Session
 
 if TYPE_CHECKING:
+    from binarynet.cli._benching.gpu import Gpu
     from binarynet.data import Split
 
 Array = npt.NDArray[Any]
-Product = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-Kernel = Literal["baseline", "blas", "xnor", "xnor, packing"]
+Multiply = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Kernel = Literal["baseline", "blas", "blas, TF32", "bf16", "int8", "xnor", "xnor, packing"]
 
 SLICE_MACS = 2_000_000_000
 """About how many multiply-accumulates of the baseline are timed; times are scaled to all rows."""
@@ -47,6 +51,7 @@ class Bar:
         speedup_packing: the same where the engine packs both operands first; None for the network.
         rows: how many rows were timed, where not all: the time is scaled.
         wrong: images classified wrongly; None for the product.
+        peak_share: of a GPU's computed one-bit peak; the packed engine's products only.
     """
 
     kernel: Kernel
@@ -56,6 +61,7 @@ class Bar:
     speedup_packing: Spread | None = None
     rows: int | None = None
     wrong: int | None = None
+    peak_share: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -74,35 +80,52 @@ class Figure3Network:
 
 
 @dataclass(frozen=True)
-class Figure3:
-    """Product and network.
+class Product:
+    """A product of square matrices.
 
     Attributes:
-        size: rows, columns and length of the product's dot products.
-        product: bars of the product.
-        network: what was classified; None where no network was given.
-        mlp: bars of the network, over all images, from 8-bit images to scores.
+        size: rows, columns and length of the dot products.
+        bars: the kernels.
     """
 
     size: int
-    product: tuple[Bar, ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def name(self) -> str:
+        return f"product {self.size} x {self.size} x {self.size}"
+
+
+@dataclass(frozen=True)
+class Figure3:
+    """Products and network.
+
+    Attributes:
+        products: one or several.
+        network: what was classified; None where no network was given.
+        mlp: bars of the network, over all images, from 8-bit images to scores.
+        absent: peers that cannot be shown.
+    """
+
+    products: tuple[Product, ...]
     network: Figure3Network | None = None
     mlp: tuple[Bar, ...] = ()
+    absent: tuple[Absence, ...] = ()
 
 
 def measure(
-    size: int,
+    sizes: Sequence[int],
     network: Figure3Network | None,
     engine: str,
     num_threads: int,
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Figure3:
-    """Product and network; see :func:`measure_product`, :func:`measure_network`."""
-    product = measure_product(size, engine, num_threads, seconds, progress)
+    """Products and network; see :func:`measure_product`, :func:`measure_network`."""
+    products = [Product(size, measure_product(size, engine, num_threads, seconds, progress)) for size in sizes]
     if network is None:
-        return Figure3(size, product)
-    return Figure3(size, product, network, measure_network(network, engine, num_threads, seconds, progress))
+        return Figure3(tuple(products))
+    return Figure3(tuple(products), network, measure_network(network, engine, num_threads, seconds, progress))
 
 
 def baseline_product(x: npt.NDArray[np.float32], weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -111,7 +134,7 @@ def baseline_product(x: npt.NDArray[np.float32], weights: npt.NDArray[np.float32
     return result
 
 
-def blas_product() -> tuple[str, Product]:
+def blas_product() -> tuple[str, Multiply]:
     """Who has the best BLAS here, and its ``x @ weights.T``."""
     try:
         import torch
@@ -154,10 +177,10 @@ def measure_product(
             if not np.array_equal(found, expected[: len(found)]):
                 raise VerificationError(f"{kernel} does not compute the same integers as {library}")
         del expected
-        timings = _timed(runs, num_threads, seconds, functools.partial(_tell, progress, f"product of {size}"))
+        timings = timed_bars(runs, num_threads, seconds, functools.partial(tell, progress, f"product of {size}"))
     libraries: dict[Kernel, str] = {"baseline": f"numpy {np.__version__} einsum", "blas": library}
-    parts = {"baseline": rows / size}
-    return _bars(timings, libraries, f"binarynet {engine}", parts, {"baseline": rows if rows < size else None})
+    parts: dict[Kernel, float] = {"baseline": rows / size}
+    return bars_of(timings, libraries, f"binarynet {engine}", parts, {"baseline": rows if rows < size else None})
 
 
 def _from_floats(x: Array, weights: Array, engine: str, num_threads: int) -> Array:
@@ -195,17 +218,17 @@ def measure_network(
     with _peers.threads(num_threads):
         progress("the network by the baseline kernel, all images (this takes its time)")
         expected = float_layers.scores(images, baseline_product)
-        wrong: dict[Kernel, int] = {"baseline": _num_wrong(expected, split)}
+        wrong: dict[Kernel, int] = {"baseline": num_wrong(expected, split)}
         for kernel in ("blas", "xnor"):
             scores = runs[kernel]()
-            if not _same_bits(scores, expected):
+            if not same_bits(scores, expected):
                 raise VerificationError(f"{kernel} does not give the same scores as the baseline kernel")
-            wrong[kernel] = _num_wrong(scores, split)
-        timings = _timed(runs, num_threads, seconds, functools.partial(_tell, progress, "the network"))
+            wrong[kernel] = num_wrong(scores, split)
+        timings = timed_bars(runs, num_threads, seconds, functools.partial(tell, progress, "the network"))
     libraries: dict[Kernel, str] = {"baseline": f"numpy {np.__version__} einsum", "blas": library}
-    parts = {"baseline": part / len(images)}
-    rows = {"baseline": part if part < len(images) else None}
-    return _bars(timings, libraries, f"binarynet {engine}", parts, rows, wrong)
+    parts: dict[Kernel, float] = {"baseline": part / len(images)}
+    rows: dict[Kernel, int | None] = {"baseline": part if part < len(images) else None}
+    return bars_of(timings, libraries, f"binarynet {engine}", parts, rows, wrong)
 
 
 class FloatLayers:
@@ -233,12 +256,12 @@ class FloatLayers:
         """Inputs of the first layer, then outputs of each."""
         return (self.weights[0].shape[1], *(len(weights) for weights in self.weights))
 
-    def scores(self, images: npt.NDArray[np.uint8], multiply: Product) -> Array:
+    def scores(self, images: npt.NDArray[np.uint8], multiply: Multiply) -> Array:
         """uint8 ``[n, *input shape]`` to float32 ``[n, classes]``."""
         chunks = [self._scores(images[first : first + CHUNK], multiply) for first in range(0, len(images), CHUNK)]
         return np.concatenate(chunks)
 
-    def _scores(self, images: npt.NDArray[np.uint8], multiply: Product) -> Array:
+    def _scores(self, images: npt.NDArray[np.uint8], multiply: Multiply) -> Array:
         x = 2 * images.reshape(len(images), -1).astype(np.float32) - INPUT_MAX
         weights = iter(self.weights)
         for node in self.graph:
@@ -251,45 +274,47 @@ class FloatLayers:
         return x
 
 
-def _same_bits(scores: Array, expected: Array) -> bool:
+def same_bits(scores: Array, expected: Array) -> bool:
     """Equal patterns of bits: numbers would also be equal where zeros have different signs."""
     return (scores.shape, scores.dtype, scores.tobytes()) == (expected.shape, expected.dtype, expected.tobytes())
 
 
-def _num_wrong(scores: Array, split: Split) -> int:
+def num_wrong(scores: Array, split: Split) -> int:
     return int(np.count_nonzero(scores.argmax(axis=1) != split.labels))
 
 
-def _timed(
-    runs: dict[Kernel, Callable[[], Array]], num_threads: int, seconds: float, progress: Callable[[str], None]
+def timed_bars(
+    runs: Mapping[Kernel, Callable[[], Any]],
+    num_threads: int,
+    seconds: float,
+    progress: Callable[[str], None],
+    gpu: Gpu | None = None,
 ) -> dict[Kernel, Timing]:
-    timings = time_interleaved(
-        [Party(kernel, run) for kernel, run in runs.items()],
-        seconds,
-        clock=fair_clock(num_threads)[0],
-        progress=progress,
-    )
-    return dict(zip(runs, timings, strict=True))
+    """All kernels in turns."""
+    parties = [Party(kernel, run) for kernel, run in runs.items()]
+    return dict(zip(runs, timed(parties, num_threads, seconds, progress, gpu), strict=True))
 
 
-def _tell(progress: Callable[[str], None], what: str, name: str) -> None:
+def tell(progress: Callable[[str], None], what: str, name: str) -> None:
     progress(f"{what}: {name}")
 
 
-def _bars(
-    timings: dict[Kernel, Timing],
-    libraries: dict[Kernel, str],
+def bars_of(
+    timings: Mapping[Kernel, Timing],
+    libraries: Mapping[Kernel, str],
     ours: str,
-    parts: dict[str, float],
-    rows: dict[str, int | None],
-    wrong: dict[Kernel, int] | None = None,
+    parts: Mapping[Kernel, float],
+    rows: Mapping[Kernel, int | None],
+    wrong: Mapping[Kernel, int] | None = None,
+    peak_ns: float | None = None,
 ) -> tuple[Bar, ...]:
-    """``parts``: the share of the work that was timed."""
+    """``parts``: the share of the work that was timed; ``peak_ns``: what a packed product takes at the peak."""
     bars = []
     packing = timings.get("xnor, packing")
     for kernel, timing in timings.items():
         part = parts.get(kernel, 1.0)
         seconds = Spread.of([ns / part / 1e9 for ns in timing.rounds_ns])
+        at_peak = peak_ns is not None and kernel not in libraries
         bars.append(
             Bar(
                 kernel,
@@ -299,6 +324,7 @@ def _bars(
                 _speedup(timing, part, packing) if packing is not None else None,
                 rows.get(kernel),
                 wrong[kernel] if wrong is not None else None,
+                Spread.of([peak_ns / ns for ns in timing.rounds_ns]) if at_peak and peak_ns is not None else None,
             )
         )
     return tuple(bars)

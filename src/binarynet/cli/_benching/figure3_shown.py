@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from binarynet.analysis.paper import MLP_SPEEDUP, PRODUCT_SPEEDUP
+from binarynet.analysis.paper import MLP_SPEEDUP, PRODUCT_SIZE, PRODUCT_SPEEDUP
 from binarynet.cli._benching.figure3 import Bar, Figure3, Figure3Network
-from binarynet.cli._benching.text import figure, times
+from binarynet.cli._benching.text import figure, peak_note, print_absences, share, times
 from binarynet.cli._console import percent, plain_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 KERNELS = {
     "baseline": "baseline kernel: plain float32, one dot product after the other",
     "blas": "float32 BLAS",
+    "blas, TF32": "float32 BLAS, operands rounded to TF32",
+    "bf16": "bfloat16 BLAS",
+    "int8": "int8 BLAS",
     "xnor": "XNOR kernel, operands packed",
     "xnor, packing": "XNOR kernel, both operands packed first",
 }
@@ -32,19 +35,23 @@ NOTES = (
     "operands, weights too, at every call. The network goes from 8-bit images to scores; its first layer is 8-bit for "
     "everybody (the paper computes it by its baseline kernel)."
 )
+NOTES_OF_GPU = (
+    "On the GPU, operands, images, results and scores lie in its memory. bfloat16 products store their sums in eight "
+    "bits, which was allowed for; in the network they are stored as float32."
+)
 
 
 def to_dict(start: dict[str, Any], found: Figure3) -> dict[str, Any]:
     """Plain JSON values; times in seconds."""
     tasks: list[dict[str, Any]] = [
-        {"name": f"product {found.size} x {found.size} x {found.size}", "kernels": _kernels(found.product)}
+        {"name": product.name, "kernels": _kernels(product.bars)} for product in found.products
     ]
     if found.network is not None:
         network = found.network
         images = len(network.split)
         name = f"network {_widths(network)}, {images:,} images"
         tasks.append({"name": name, "file": network.name, "images": images, "kernels": _kernels(found.mlp)})
-    return {**start, "tasks": tasks}
+    return {**start, "absent": [asdict(absence) for absence in found.absent], "tasks": tasks}
 
 
 def _widths(network: Figure3Network) -> str:
@@ -60,24 +67,30 @@ def _kernels(bars: tuple[Bar, ...]) -> list[dict[str, Any]]:
             "xnor_is_faster": asdict(bar.speedup),
             "xnor_with_packing_is_faster": asdict(bar.speedup_packing) if bar.speedup_packing is not None else None,
             "rows_timed": bar.rows,
+            "share_of_peak": asdict(bar.peak_share) if bar.peak_share is not None else None,
             "wrong": bar.wrong,
         }
         for bar in bars
     ]
 
 
-def print_figure(console: Console, found: Figure3, clock: str) -> None:
-    """One table for the product, one for the network."""
-    _print(console, f"product {found.size} x {found.size} x {found.size}", found.product, 0)
+def print_figure(console: Console, found: Figure3, machine: dict[str, Any]) -> None:
+    """One table for each product, one for the network."""
+    print_absences(console, found.absent)
+    for product in found.products:
+        _print(console, product.name, product.bars, 0)
     if found.network is not None:
         images = len(found.network.split)
         _print(console, f"network {_widths(found.network)}, {images:,} images", found.mlp, images)
     console.print()
-    console.print(Text(NOTES.format(clock=clock), style="dim"), width=min(console.width, 100))
+    notes = NOTES.format(clock=machine["clock"]) + (f" {NOTES_OF_GPU} {peak_note(machine)}" if machine["gpu"] else "")
+    console.print(Text(notes, style="dim"), width=min(console.width, 100))
 
 
 def _print(console: Console, title: str, bars: tuple[Bar, ...], images: int) -> None:
-    columns = ("time, s", "range", "XNOR is faster", "error" if images else "with packing", "rows timed")
+    columns = ["time, s", "range", "XNOR is faster", "error" if images else "with packing", "rows timed"]
+    peak = any(bar.peak_share is not None for bar in bars)
+    columns += ["of peak"] if peak else []
     table = plain_table(title, "by", *columns, right=columns)
     for bar in bars:
         cells = [
@@ -86,6 +99,7 @@ def _print(console: Console, title: str, bars: tuple[Bar, ...], images: int) -> 
             "1" if bar.kernel == "xnor" else times(bar.speedup.median),
             percent(bar.wrong / images) if bar.wrong is not None else _with_packing(bar),
             "all" if bar.rows is None else f"{bar.rows:,}, scaled",
+            *([share(bar.peak_share)] if peak else []),
         ]
         table.add_row(Text(KERNELS[bar.kernel], style="bold" if bar.kernel == "xnor" else ""), bar.library, *cells)
     console.print()
@@ -98,38 +112,52 @@ def _with_packing(bar: Bar) -> str:
     return "1" if bar.kernel == "xnor, packing" else times(bar.speedup_packing.median)
 
 
-def picture(found: Figure3, processor: str, threads: int) -> Picture:
-    """Times of both tasks and the error, as far as they were measured."""
+def picture(found: Figure3, machine: dict[str, Any], threads: int) -> Picture:
+    """Times of both tasks and the error, as far as they were measured; of several products, the paper's or the last."""
     from binarynet.analysis.pictures.figure3 import Panel
     from binarynet.analysis.pictures.figure3 import picture as draw
 
-    size = found.size
+    product = next((each for each in found.products if each.size == PRODUCT_SIZE), found.products[-1])
+    size, bars = product.size, _drawn(product.bars)
     paper = PRODUCT_SPEEDUP
-    columns, unit = _columns(found.product)
+    columns, unit = _columns(bars)
     notes = [
         "in brackets: how much faster XNOR + packing is",
         f"paper, GTX 750, packing included: {paper['baseline']:.0f}x, {paper['blas']:g}x",
-        *_scaled(found.product, size),
+        *_scaled(bars, size),
     ]
     panels = [Panel(f"Product {size} x {size} x {size}", unit, columns, "\n".join(notes))]
     if found.network is not None:
         images = len(found.network.split)
         count = f"{images:,} images"
-        columns, unit = _columns(found.mlp)
+        mlp = _drawn(found.mlp)
+        columns, unit = _columns(mlp)
         notes = [
             "in brackets: how much faster XNOR is, weights packed",
             f"paper, GTX 750, packing included: {MLP_SPEEDUP['baseline']:.0f}x",
-            *_scaled(found.mlp, images),
+            *_scaled(mlp, images),
         ]
         panels.append(Panel(f"Network {_widths(found.network)}", f"{unit} for {count}", columns, "\n".join(notes)))
-        panels.append(Panel("Test error", f"% of {count}", tuple(_errors(found.mlp, images))))
+        panels.append(Panel("Test error", f"% of {count}", tuple(_errors(mlp, images))))
     plural = "" if threads == 1 else "s"
+    place = machine["gpu"]["name"] if machine["gpu"] else f"{machine['processor']}, {threads} thread{plural}"
     footnote = (
         "baseline: plain float32, one dot product after the other, without BLAS. float BLAS: "
-        f"{found.product[1].library}. XNOR: {found.product[2].library}; packing: of both operands, at every call. All "
+        f"{_library(bars, 'blas')}. XNOR: {_library(bars, 'xnor')}; packing: of both operands, at every call. All "
         "give the same integers and scores."
     )
-    return draw(panels, f"The paper's Figure 3 on {processor}, {threads} thread{plural}", footnote)
+    return draw(panels, f"The paper's Figure 3 on {place}", footnote)
+
+
+def _drawn(bars: tuple[Bar, ...]) -> tuple[Bar, ...]:
+    """The kernels that the paper's figure has."""
+    from binarynet.analysis.pictures.figure3 import COLOURS
+
+    return tuple(bar for bar in bars if bar.kernel in COLOURS)
+
+
+def _library(bars: tuple[Bar, ...], kernel: str) -> str:
+    return next((bar.library for bar in bars if bar.kernel == kernel), "absent")
 
 
 def _scaled(bars: tuple[Bar, ...], rows: int) -> list[str]:

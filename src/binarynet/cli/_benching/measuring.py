@@ -6,11 +6,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from binarynet.analysis import Party, Spread, Timing, fair_clock, time_interleaved
 from binarynet.cli._benching.cooling import Cooling
 from binarynet.cli._benching.limits import Limits, Measured, Probes
+
+if TYPE_CHECKING:
+    from binarynet.cli._benching.gpu import Gpu
 
 Arithmetic = Literal["packed", "float32", "tf32", "bf16", "int8", "binary"]
 """packed: ours. binary: another library's, with the same binary weights. tf32: float32, its operands rounded."""
@@ -82,6 +85,7 @@ class Row:
         macs_per_cycle: by the clock of the same rounds; None without probes.
         port_share: of the inner instructions of its method alone; None for peers, and where there is no one method.
         read_share: of the speed of reading ``read_bytes``, its weights, input and output; ours only.
+        peak_share: of the GPU's computed one-bit peak; ours only, and None where there is none.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Row:
     macs_per_cycle: Spread | None = None
     port_share: Spread | None = None
     read_share: Spread | None = None
+    peak_share: Spread | None = None
     file_bytes: int | None = None
     peak_bytes: int | None = None
     read_bytes: int | None = None
@@ -159,22 +164,26 @@ def compare(
     num_threads: int,
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
+    gpu: Gpu | None = None,
 ) -> Comparison:
-    """Time all contenders in turns. With one thread, the machine's limits are measured in the same rounds."""
+    """Time all contenders in turns. With one thread, the machine's limits are measured in the same rounds; with a
+    ``gpu``, whose contenders only start their work, its clock counts."""
     clock = fair_clock(num_threads)[0]
     cooling = Cooling(clock) if task.cold else None
     methods = dict.fromkeys((contender.engine, contender.method) for contender in contenders if contender.engine)
     sizes = dict.fromkeys(_read_bytes(task, contender) for contender in contenders if contender.engine)
-    probes = _probes(list(sizes) or [task.read_bytes], list(methods), cooling) if num_threads == 1 else None
+    probed = num_threads == 1 and gpu is None
+    probes = _probes(list(sizes) or [task.read_bytes], list(methods), cooling) if probed else None
     parties = [
         Party(contender.name, contender.run, cooling.before(contender.again()) if cooling is not None else None)
         for contender in contenders
     ]
-    timings = time_interleaved(
+    timings = timed(
         [*parties, *(probes.parties if probes is not None else ())],
+        num_threads,
         seconds,
-        clock=clock,
-        progress=functools.partial(_tell, progress, describe(task)),
+        functools.partial(_tell, progress, describe(task)),
+        gpu,
     )
     own = [
         replace(timing, rounds_ns=tuple(ns / contender.layers for ns in timing.rounds_ns))
@@ -192,6 +201,7 @@ def compare(
             baseline,
             best | _own_by_one_thread(contender, by_name),
             measured,
+            gpu.peak_macs_per_ns if gpu is not None else None,
         )
         for contender, timing in zip(contenders, own, strict=True)
     )
@@ -200,6 +210,20 @@ def compare(
         rows,
         baseline.name if baseline is not None else None,
         measured.limits() if measured is not None else None,
+    )
+
+
+def timed(
+    parties: Sequence[Party], num_threads: int, seconds: float, progress: Callable[[str], None], gpu: Gpu | None
+) -> list[Timing]:
+    """Parties in turns, by the clock that is fair to them."""
+    if gpu is None:
+        return time_interleaved(parties, seconds, clock=fair_clock(num_threads)[0], progress=progress)
+    from binarynet.cli._benching.gpu import SAMPLE_NS
+
+    clock = gpu.clock
+    return time_interleaved(
+        parties, seconds, clock=clock, budget_clock=clock, min_sample_ns=SAMPLE_NS, progress=progress
     )
 
 
@@ -245,6 +269,7 @@ def _row(
     baseline: Timing | None,
     best: dict[str, Timing],
     measured: Measured | None,
+    peak: float | None,
 ) -> Row:
     row = Row(
         contender.name,
@@ -269,6 +294,7 @@ def _row(
         if measured is not None
         else None,
         read_share=measured.share_of_reading(timing, read_bytes) if measured is not None else None,
+        peak_share=Spread.of([task.macs / ns / peak for ns in timing.rounds_ns]) if peak is not None else None,
     )
 
 

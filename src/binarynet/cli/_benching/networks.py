@@ -20,9 +20,10 @@ from binarynet.encoding import num_words
 from binarynet.fileformat import PackedNetwork
 from binarynet.graph import evaluate
 from binarynet.runtime import REFERENCE, Session, verify
-from binarynet.runtime.engines import PORTABLE
+from binarynet.runtime.engines import CPU, PORTABLE
 
 if TYPE_CHECKING:
+    from binarynet.cli._benching.gpu import Gpu
     from binarynet.graph import Graph
 
 NUM_CHECKED = 4
@@ -104,6 +105,7 @@ def measure(
     seconds: float,
     memory: bool,
     progress: Callable[[str], None] = lambda _: None,
+    gpu: Gpu | None = None,
 ) -> NetworkResult:
     """Check the network's engines against the reference, then time all parties at each batch size.
 
@@ -115,6 +117,7 @@ def measure(
         seconds: about how long each table may take.
         memory: measure the peak memory of a process for every party, too.
         progress: told what is being done.
+        gpu: everybody computes there, from images in its memory to scores there.
 
     Raises:
         VerificationError: an engine differs from the reference, or on the timed images from what they should give.
@@ -126,8 +129,9 @@ def measure(
         verification = verify(
             graph,
             random_images(graph, NUM_CHECKED),
-            engine_names=tuple(dict.fromkeys((*engine_names, PORTABLE))),
+            engine_names=engine_names if gpu is not None else tuple(dict.fromkeys((*engine_names, PORTABLE))),
             num_threads=num_threads,
+            device=CPU if gpu is None else str(gpu.device),
         )
         verification.require_exact()
         checked = tuple(name for name in engine_names if name != REFERENCE)
@@ -139,10 +143,12 @@ def measure(
         progress(f"batch {batch}: checking the engines, building and checking the peers")
         expected = _expected(graph, images, num_threads) if checked else None
         with network_contenders(
-            network.packed, images, engine_names, num_threads, expected, memory, progress
+            network.packed, images, engine_names, num_threads, expected, memory, progress, gpu
         ) as parties:
-            for cold in (False, True) if batch == COLD_BATCH else (False,):
-                results.append(compare(task(graph, batch, cold), parties.contenders, num_threads, seconds, progress))
+            for cold in (False, True) if batch == COLD_BATCH and gpu is None else (False,):
+                results.append(
+                    compare(task(graph, batch, cold), parties.contenders, num_threads, seconds, progress, gpu)
+                )
         libraries |= dict.fromkeys(parties.libraries)
         absent |= dict.fromkeys(parties.absent)
     compared_with = _compared_with(batches) if checked else ""

@@ -17,10 +17,12 @@ from binarynet.cli import _peers
 from binarynet.cli._benching import memory as memory_of
 from binarynet.cli._benching.measuring import Contender, alone
 from binarynet.cli._benching.single import require_equal
+from binarynet.cli._peers_common import OnGpu
 from binarynet.runtime import REFERENCE, Session, engines
-from binarynet.runtime.engines import check_engine
+from binarynet.runtime.engines import CPU, check_engine
 
 if TYPE_CHECKING:
+    from binarynet.cli._benching.gpu import Gpu
     from binarynet.cli._benching.single import Output, SingleLayer
     from binarynet.cli._peers_common import Absence, Peer
     from binarynet.fileformat import PackedNetwork
@@ -36,17 +38,19 @@ class Parties:
     absent: tuple[Absence, ...]
 
 
-def timed_engines(wanted: str | None = None) -> tuple[str, ...]:
-    """``wanted`` alone, else every native engine, best first, and the reference only where there is no other.
+def timed_engines(wanted: str | None = None, gpu: Gpu | None = None) -> tuple[str, ...]:
+    """``wanted`` alone, else every native engine, best first, and the reference only where there is no other; with a
+    ``gpu``, those of the GPU.
 
     Raises:
         UsageError: no engine is called so.
         BackendUnavailableError: it cannot be used here.
     """
+    device = CPU if gpu is None else str(gpu.device)
     if wanted is not None:
-        check_engine(wanted)
+        check_engine(wanted, device)
         return (wanted,)
-    usable = [engine.name for engine in engines() if engine.available]
+    usable = [engine.name for engine in engines(device) if engine.available]
     return tuple(name for name in usable if name != REFERENCE) or (REFERENCE,)
 
 
@@ -59,6 +63,7 @@ def network_contenders(
     expected: npt.NDArray[Any] | None,
     memory: bool = False,
     progress: Callable[[str], None] = lambda _: None,
+    gpu: Gpu | None = None,
 ) -> Iterator[Parties]:
     """Whole networks.
 
@@ -70,6 +75,7 @@ def network_contenders(
         expected: the network's result, which ours must equal bit for bit; None where they are the reference.
         memory: measure the peak memory of a process for each party (seconds for each).
         progress: told what is being done.
+        gpu: everybody computes there, from and to its memory.
 
     Raises:
         VerificationError: one of ours does not compute what it should.
@@ -78,12 +84,14 @@ def network_contenders(
     ours = [
         replace(contender, file_bytes=size)
         for name in engine_names
-        for contender in _engine(f"binarynet {name}", packed.graph, name, images, num_threads)
+        for contender in _engine(f"binarynet {name}", packed.graph, name, images, num_threads, gpu)
     ]
     if expected is not None:
         for contender in ours:
-            require_equal(contender.name, contender.run(), expected, f"the exact scores at batch {len(images)}")
-    with _peers.network_peers(packed.graph, images, num_threads) as (found, absent):
+            require_equal(
+                contender.name, np.asarray(contender.run()), expected, f"the exact scores at batch {len(images)}"
+            )
+    with _peers.network_peers(packed.graph, images, num_threads, _on(gpu)) as (found, absent):
         contenders = [*ours, *map(_peer, found)]
         if memory:
             contenders = _with_memory(contenders, found, packed, images, progress)
@@ -92,7 +100,11 @@ def network_contenders(
 
 @contextmanager
 def layer_contenders(
-    layer: SingleLayer, outputs: Sequence[Output], engine_names: Sequence[str], num_threads: int
+    layer: SingleLayer,
+    outputs: Sequence[Output],
+    engine_names: Sequence[str],
+    num_threads: int,
+    gpu: Gpu | None = None,
 ) -> Iterator[Parties]:
     """One layer alone, our engines once for every kind of output.
 
@@ -105,18 +117,29 @@ def layer_contenders(
         graph = layer.graph(output)
         for name in engine_names:
             shown = f"binarynet {name}" if len(outputs) == 1 else f"binarynet {name}, {output} out"
-            for contender in _engine(shown, graph, name, layer.packed_inputs, num_threads):
+            for contender in _engine(shown, graph, name, layer.packed_inputs, num_threads, gpu):
                 contender = replace(contender, read_bytes=layer.task(output).read_bytes)
                 ours.append(contender)
-                results.append((contender.name, output, contender.run()))
+                results.append((contender.name, output, np.asarray(contender.run())))
     layer.check(results)
     del results
-    with _peers.layer_peers(layer.shape, layer.batch, num_threads) as (found, absent):
+    with _peers.layer_peers(layer.shape, layer.batch, num_threads, _on(gpu)) as (found, absent):
         yield _parties([*ours, *map(_peer, found)], found, absent)
 
 
-def _engine(name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int) -> Iterator[Contender]:
+def _on(gpu: Gpu | None) -> OnGpu | None:
+    return OnGpu(gpu.device.ordinal, gpu.autotune) if gpu is not None else None
+
+
+def _engine(
+    name: str, graph: Graph, engine: str, images: npt.NDArray[Any], num_threads: int, gpu: Gpu | None
+) -> Iterator[Contender]:
     """With so many threads; where these are several, also with one, to see what the others bring."""
+    if gpu is not None:
+        session = Session(graph, engine=engine, device=str(gpu.device))
+        run = functools.partial(session.run, gpu.array(images, "images"))
+        yield Contender(name, "packed", run, lambda: run, engine, _method(session, len(images)))
+        return
     for shown, threads in ((name, num_threads), (alone(name), 1))[: 1 if num_threads == 1 else 2]:
         session = Session(graph, engine=engine, num_threads=threads)
         yield Contender(

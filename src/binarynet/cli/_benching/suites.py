@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from binarynet.analysis import random_convnet, random_mlp
 from binarynet.cli._benching.measuring import Comparison, compare
@@ -13,6 +14,9 @@ from binarynet.cli._benching.single import Output, SingleLayer, in_words, layers
 from binarynet.cli._peers_common import Absence
 from binarynet.errors import UsageError
 from binarynet.graph import Graph
+
+if TYPE_CHECKING:
+    from binarynet.cli._benching.gpu import Gpu
 
 MAX_SIZE = 1 << 15
 GEMM_SIZES = (512, 1024, 4096)
@@ -109,9 +113,11 @@ def measure_gemm(
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
     done: Callable[[Comparison], None] = lambda _: None,
+    gpu: Gpu | None = None,
 ) -> SuiteResult:
     """Bits in, bits or int32 out."""
-    return _measure(layers, lambda _: ("bits", "int32"), (False,), engine_names, num_threads, seconds, progress, done)
+    outputs: tuple[Output, ...] = ("bits", "int32")
+    return _measure(layers, lambda _: outputs, (False,), engine_names, num_threads, seconds, progress, done, gpu)
 
 
 def measure_layers(
@@ -121,17 +127,20 @@ def measure_layers(
     seconds: float,
     progress: Callable[[str], None] = lambda _: None,
     done: Callable[[Comparison], None] = lambda _: None,
+    gpu: Gpu | None = None,
 ) -> SuiteResult:
-    """What comes out where the layer stands (bits, or the last layer's sums), with warm and with cold weights."""
+    """What comes out where the layer stands (bits, or the last layer's sums), with warm weights, and on the processor
+    with cold ones, too."""
     return _measure(
         layers,
         lambda layer: ("bits",) if layer.signed else ("int32",),
-        (False, True),
+        (False, True) if gpu is None else (False,),
         engine_names,
         num_threads,
         seconds,
         progress,
         done,
+        gpu,
     )
 
 
@@ -144,6 +153,7 @@ def _measure(
     seconds: float,
     progress: Callable[[str], None],
     done: Callable[[Comparison], None],
+    gpu: Gpu | None,
 ) -> SuiteResult:
     tables: list[Comparison] = []
     libraries: dict[str, None] = {}
@@ -151,10 +161,10 @@ def _measure(
     for layer in layers:
         progress(f"{layer.name}: building and checking")
         outputs = outputs_of(layer)
-        with layer_contenders(layer, outputs, engine_names, num_threads) as parties:
+        with layer_contenders(layer, outputs, engine_names, num_threads, gpu) as parties:
             for cold in colds:
                 task = layer.task(outputs[0], cold)
-                tables.append(compare(task, parties.contenders, num_threads, seconds, progress))
+                tables.append(compare(task, parties.contenders, num_threads, seconds, progress, gpu))
                 done(tables[-1])
         libraries |= dict.fromkeys(parties.libraries)
         absent |= dict.fromkeys(parties.absent)

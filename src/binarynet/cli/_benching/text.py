@@ -54,16 +54,51 @@ NOTES = {
     + "straightforward: the same step in plain torch (sign as an autograd.Function, Adam(fused=True), clamp_), its "
     "cost compared with ours first.",
 }
+_ON_GPU = (
+    "Everything lies in the GPU's memory, input and result. Calls of one turn are started one behind the other: "
+    "the call from Python counts only where the GPU waits for it. "
+)
+_PEAK = (
+    "of peak: of the one-bit peak, which is computed, not measured: multiprocessors x clock x one-bit multiply-"
+    "accumulates of one multiprocessor in a cycle."
+)
+NOTES_ON_GPU = {
+    "model": _TURNS
+    + _ON_GPU
+    + "binarynet gets 8-bit images, the others their input ready made. The others' networks have the same layers with "
+    "real weights and ReLU. ",
+    "layers": _TURNS
+    + _ON_GPU
+    + "Every layer alone, its packed (or 8-bit) input ready made, without the pooling behind it. The others have the "
+    "weights +1 and -1. ",
+    "gemm": _TURNS + _ON_GPU + "M x N x K: [M, K] times [K, N], operands +1 and -1; ours packed, and bits (M x N "
+    "thresholds) or int32 out. Every result was compared with an exact one; bfloat16 stores sums in eight bits. ",
+}
 
 
-def print_notes(console: Console, suite: str, clock: str) -> None:
+def print_notes(console: Console, suite: str, machine: dict[str, Any]) -> None:
     """What the columns mean."""
+    notes = NOTES_ON_GPU[suite] + peak_note(machine) if machine["gpu"] else NOTES[suite]
     console.print()
-    console.print(Text(NOTES[suite].format(clock=clock), style="dim"), width=min(console.width, 100))
+    console.print(Text(notes.format(clock=machine["clock"]), style="dim"), width=min(console.width, 100))
+
+
+def peak_note(machine: dict[str, Any]) -> str:
+    """What the column "of peak" means, where there is one."""
+    return _PEAK if machine["gpu"]["one_bit_peak_tmacs_per_second"] is not None else ""
 
 
 def print_processor(console: Console, machine: dict[str, Any], threads: int) -> None:
     """The machine, and how much of it everybody may use."""
+    if (gpu := machine["gpu"]) is not None:
+        console.print(
+            Text(
+                f"{gpu['name']} ({gpu['device']}), {gpu['multiprocessors']} multiprocessors at up to "
+                f"{gpu['clock_ghz']:.2f} GHz; {machine['processor']}"
+            ),
+            soft_wrap=True,
+        )
+        return
     plural = "" if threads == 1 else "s"
     console.print(
         Text(f"{machine['processor']}, {machine['cores']} cores; {threads} thread{plural} for everyone"), soft_wrap=True
@@ -75,7 +110,8 @@ def print_parties(console: Console, machine: dict[str, Any], result: NetworkResu
     print_processor(console, machine, threads)
     libraries = (f"binarynet {machine['version']}", *result.libraries, machine["python"])
     console.print(Text(", ".join(libraries)), soft_wrap=True)
-    engines = [engine for engine in machine["engines"] if engine["why_not"]]
+    place = machine["gpu"] or machine
+    engines = [engine for engine in place["engines"] if engine["why_not"]]
     print_absences(console, result.absent)
     print_absences(console, [Absence(f"engine {engine['name']}", engine["why_not"]) for engine in engines])
 
@@ -129,8 +165,9 @@ def print_comparison(console: Console, comparison: Comparison, *, per_image: boo
         columns["GMAC/s"] = lambda row: figure(task.macs / row.timing.time_ns.median)
     optional: dict[str, _Cell] = {
         "MAC/cycle": lambda row: figure(row.macs_per_cycle.median) if row.macs_per_cycle else "",
-        "ports": lambda row: _share(row.port_share),
-        "reading": lambda row: _share(row.read_share),
+        "ports": lambda row: share(row.port_share),
+        "reading": lambda row: share(row.read_share),
+        "of peak": lambda row: share(row.peak_share),
         "file, MB": lambda row: figure(row.file_bytes / 1e6) if row.file_bytes and per_image else "",
         "peak, MB": lambda row: figure(row.peak_bytes / 1e6) if row.peak_bytes else "",
     }
@@ -150,7 +187,14 @@ def print_comparison(console: Console, comparison: Comparison, *, per_image: boo
 def print_summary(console: Console, tables: Sequence[Comparison]) -> None:
     """One line per table: our fastest engine, and how many times faster it is than the best of each kind."""
     kinds = list(dict.fromkeys(ratio.kind for comparison in tables for ratio in comparison.best.ratios))
-    columns = ("time, ms", "MAC/cycle", "ports", "reading", *kinds)
+    measured: dict[str, _Cell] = {
+        "MAC/cycle": lambda row: figure(row.macs_per_cycle.median) if row.macs_per_cycle else "",
+        "ports": lambda row: share(row.port_share),
+        "reading": lambda row: share(row.read_share),
+        "of peak": lambda row: share(row.peak_share),
+    }
+    measured = {name: cell for name, cell in measured.items() if any(cell(each.best) for each in tables)}
+    columns = ("time, ms", *measured, *kinds)
     table = plain_table("times faster than", "our fastest", *columns, right=columns)
     for comparison in tables:
         best = comparison.best
@@ -159,9 +203,7 @@ def print_summary(console: Console, tables: Sequence[Comparison]) -> None:
             Text(describe(comparison.task)),
             Text(best.name.removeprefix("binarynet ")),
             milliseconds(best.timing.time_ns.median),
-            figure(best.macs_per_cycle.median) if best.macs_per_cycle else "",
-            _share(best.port_share),
-            _share(best.read_share),
+            *(cell(best) for cell in measured.values()),
             *(figure(ratios[kind]) if kind in ratios else "" for kind in kinds),
         )
     console.print()
@@ -197,7 +239,8 @@ def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _share(spread: Spread | None) -> str:
+def share(spread: Spread | None) -> str:
+    """In percent; empty where there is none."""
     return f"{100 * spread.median:.0f} %" if spread is not None else ""
 
 
