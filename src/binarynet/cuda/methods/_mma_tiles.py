@@ -56,8 +56,9 @@ class Tile:
         panels: of a stage, and warps along the common axis.
         stages: of the ring in shared memory.
         resident: blocks that the registers of a multiprocessor must suffice for.
-        efficiency: share of the tensor cores' rate that one busy multiprocessor gets, relative to the largest tile:
-            reckoned from what shared memory can deliver, not measured.
+        efficiency: share of the tensor cores' rate that one busy multiprocessor gets, relative to the largest tile.
+        overhead: steps that could be done while pipelines fill and outputs are written, as far as no other block of
+            threads does any. Both are reckoned from what the parts of a multiprocessor can deliver, not measured.
     """
 
     rows: int
@@ -68,6 +69,7 @@ class Tile:
     stages: int
     resident: int
     efficiency: float
+    overhead: float
 
     @property
     def threads(self) -> int:
@@ -96,10 +98,10 @@ class Tile:
 
 
 TILES = (
-    Tile(256, 128, 4, 2, 1, 4, 1, 1.0),
-    Tile(128, 128, 2, 2, 1, 3, 2, 0.95),
-    Tile(64, 64, 2, 2, 1, 4, 3, 0.6),
-    Tile(32, 32, 1, 1, 4, 3, 3, 0.3),
+    Tile(256, 128, 4, 2, 1, 4, 1, 1.0, 4.5),
+    Tile(128, 128, 2, 2, 1, 3, 2, 0.95, 3),
+    Tile(64, 64, 2, 2, 1, 4, 3, 0.6, 4),
+    Tile(32, 32, 1, 1, 4, 3, 3, 0.3, 10),
 )
 """All that are ever used, largest first. Shared memory is at most 99 KiB per block, that of sm_86 and sm_89, of which
 two blocks of the second tile fit into a multiprocessor."""
@@ -110,17 +112,23 @@ _ROWS = max(tile.rows for tile in TILES)
 
 
 def variants(source: str, copies: tuple[int, ...], first: Capability, last: Capability | None) -> tuple[Variant, ...]:
-    return tuple(Variant(source, tile.defines(copy), first, last) for tile in TILES for copy in copies)
+    """All compilations of a source; ``copies``: sizes of pieces, largest first."""
+    return tuple(Variant(source, tile.defines(copy), first, last) for copy in copies for tile in tiles_for(copy))
 
 
-def choose(rows: int, channels: int) -> Tile:
+def tiles_for(copy_bytes: int) -> tuple[Tile, ...]:
+    """The largest tile is for large products, whose pieces are hardly ever small ones."""
+    return TILES if copy_bytes == CHUNK_BYTES else TILES[1:]
+
+
+def choose(tiles: tuple[Tile, ...], rows: int, channels: int, steps: int) -> Tile:
     """The tile with the least work for the multiprocessor that gets the most tiles; the larger one of equals."""
 
     def work(tile: Tile) -> float:
         busiest = ceil_div(tile.count(rows, channels), MULTIPROCESSORS)
-        return busiest * tile.rows * tile.channels / tile.efficiency
+        return busiest * tile.rows * tile.channels / tile.efficiency * (steps + tile.overhead)
 
-    return min(TILES, key=work)
+    return min(tiles, key=work)
 
 
 def padded_channels(block: Block) -> int:
@@ -214,11 +222,11 @@ def launch(
     """The launch with the tile that suits the number of rows; ``addresses``: of input, output, prepared arrays."""
     rows = rows_of(block, batch)
     channels = block.out_words * WORD_BITS if block.output == "bits" else block.out_channels
-    tile = choose(rows, channels)
+    steps = ceil_div(block.kernel[0] * block.kernel[1] * pixel_bytes, STEP_BYTES)
+    tile = choose(tiles_for(copy_bytes), rows, channels, steps)
     source_address, result, prepared = addresses
     if block.output == "bits":
         prepared = {**prepared, "corrections": prepared["limits"]}
-    steps = ceil_div(block.kernel[0] * block.kernel[1] * pixel_bytes, STEP_BYTES)
     arguments: tuple[Argument, ...] = (
         *block_arguments(block, batch, source_address, result, prepared),
         address(prepared["taps"]),

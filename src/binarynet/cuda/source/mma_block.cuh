@@ -74,12 +74,13 @@ struct Outputs {
   const int* corrections;
   const void* first;
   const void* second;
-  int rows, out_channels;
+  int out_channels;
   int row, channel;                // of the lane's first element
+  int left;                        // rows of the output from `row` on
   int part[ROW_FRAGMENTS * 2];     // -2 (ones of the row's window)
   int classes[ROW_FRAGMENTS * 2];  // offset of the row's border class in `corrections`
 
-  __device__ __forceinline__ int row_of(int r) const { return row + r / 2 * 16 + r % 2 * 8; }
+  __device__ __forceinline__ static int below(int r) { return r / 2 * 16 + r % 2 * 8; }
 
   __device__ __forceinline__ int2 corrections_at(int r, int j) const {
     return __ldg(reinterpret_cast<const int2*>(corrections + classes[r] + channel + j * 8));
@@ -125,9 +126,9 @@ struct Outputs {
         mine[w] = (upper ? next : even) | __shfl_xor_sync(ALL_LANES, upper ? even : next, 2);
         if (word + w < out_words) mine[w] ^= __ldg(static_cast<const u32*>(second) + word + w);
       }
-      const int at = row + (i + upper) * 16 + odd * 8;
-      if (at < rows && word < out_words) {
-        u32* to = static_cast<u32*>(result) + static_cast<i64>(at) * out_words + word;
+      const int lower = (i + upper) * 16 + odd * 8;
+      if (lower < left && word < out_words) {
+        u32* to = static_cast<u32*>(result) + static_cast<i64>(row + lower) * out_words + word;
         if constexpr (WORDS == 2)
           *reinterpret_cast<uint2*>(to) = make_uint2(mine[0], mine[1]);
         else
@@ -158,8 +159,8 @@ struct Outputs {
           value.x = __float_as_int(score_of(value.x, scale.x, shift.x));
           value.y = __float_as_int(score_of(value.y, scale.y, shift.y));
         }
-        int* to = static_cast<int*>(result) + static_cast<i64>(row_of(r)) * out_channels + at;
-        const bool valid = row_of(r) < rows && at < out_channels;
+        int* to = static_cast<int*>(result) + static_cast<i64>(row + below(r)) * out_channels + at;
+        const bool valid = below(r) < left && at < out_channels;
         if constexpr (PAIRS) {
           if (valid) *reinterpret_cast<int2*>(to) = value;
         } else {
@@ -202,7 +203,7 @@ struct Tile {
   // `channels`: as many as are written, up to whole words where the output is bits.
   __device__ __forceinline__ Tile(int rows, int channels) {
     constexpr int GROUP = 8;
-    const int down = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int down = (rows - 1) / TILE_ROWS + 1;
     const int across = (channels + TILE_CHANNELS - 1) / TILE_CHANNELS;
     const int group = blockIdx.x / (GROUP * across);
     const int in_group = blockIdx.x - group * (GROUP * across);
@@ -323,8 +324,8 @@ __device__ __forceinline__ void compute_block(BLOCK_PARAMETERS, const Place* __r
     }
   }
   if (threadIdx.x < TILE_ROWS) {
-    const int row = tile.row + threadIdx.x;
-    parts[0][threadIdx.x] = row < rows ? class_of(offsets, row, out_height, out_width) : 0;
+    const int row = threadIdx.x;
+    parts[0][row] = row < rows - tile.row ? class_of(offsets, tile.row + row, out_height, out_width) : 0;
   }
   if constexpr (PANELS == 1) __syncthreads();
   if (!add_panels(sums, lane, warp_panel)) return;
@@ -335,9 +336,9 @@ __device__ __forceinline__ void compute_block(BLOCK_PARAMETERS, const Place* __r
   outputs.corrections = corrections;
   outputs.first = first;
   outputs.second = second;
-  outputs.rows = rows;
   outputs.out_channels = out_channels;
   outputs.row = tile.row + first_row;
+  outputs.left = rows - tile.row - first_row;
   outputs.channel = tile.channel + warp_channel * WARP_CHANNELS + lane % 4 * 2;
 #pragma unroll
   for (int r = 0; r < ROW_FRAGMENTS * 2; ++r) {

@@ -69,11 +69,10 @@ __device__ __forceinline__ const u8* locate_rows(const void* source, int first_r
                                                  int out_height, int out_width) {
   const int first_image = first_row / (out_height * out_width);
   if (threadIdx.x < TILE_ROWS) {
-    const int row = first_row + threadIdx.x;
     Place place = {0, FAR};
-    if (row < rows) {
-      const Corner at =
-          corner_of(row, out_height, out_width, stride_height, stride_width, padding_height, padding_width);
+    if (static_cast<int>(threadIdx.x) < rows - first_row) {
+      const Corner at = corner_of(first_row + threadIdx.x, out_height, out_width, stride_height, stride_width,
+                                  padding_height, padding_width);
       place.offset = (((at.image - first_image) * height + at.y) * width + at.x) * (pixel_bytes / COPY_BYTES);
       place.pixel = static_cast<u32>(at.y + padding_height) << 16 | (at.x + padding_width);
     }
