@@ -107,6 +107,13 @@ ODD_BYTES = Blocks("bytes_dp4a", convolution("u8", (6, 5), 3, (3, 3), 64, 2, "bi
 LONG_BYTES = Blocks("bytes_dp4a", dense("u8", 4101, 10, 3, "i32"))
 PLAIN = Blocks("baseline", convolution("bits", (5, 5), 70, (3, 3), 4, 1, "bits", padding=(1, 1)))
 
+MMA = Blocks("mma", dense("bits", 7000, 40, 3, "bits"))
+MMA_SUMS = Blocks("mma", dense("bits", 2000, 70, 33, "i32"))
+MMA_WINDOW = Blocks("mma", convolution("bits", (9, 9), 64, (3, 3), 66, 2, "bits", padding=(1, 1)))
+MMA_TILES = Blocks("mma", dense("bits", 2000, 100, 1100, "bits"), schedule=3)
+BYTES_MMA = Blocks("bytes_mma", dense("u8", 784, 66, 18, "bits"))
+ODD_BYTES_MMA = Blocks("bytes_mma", convolution("u8", (6, 5), 3, (3, 3), 64, 2, "bits", padding=(1, 1)))
+
 
 def _images(*shape):
     return _RNG.integers(0, 2, shape).astype(bool)
@@ -223,4 +230,32 @@ SIMPLE = (
     Mutation("operations.cu", "if (position + i < length)", "if (position + i <= length)", _unpack()),
 )
 
-ALL = SIMPLE
+TENSOR_CORES = (
+    # mma_tile.cuh
+    Mutation("mma_tile.cuh", "0x80008000u", "0x80000000u", MMA_WINDOW),
+    Mutation("mma_tile.cuh", "0x80008000u", "0x00008000u", ODD_BYTES_MMA),
+    Mutation("mma_tile.cuh", "^ (row >> 1 & 3)", "^ (row & 3)", MMA),
+    Mutation("mma_tile.cuh", "static_cast<int>(threadIdx.x) < rows - first_row", "true", MMA),
+    Mutation("mma_tile.cuh", "PANELS == 1 || panel * 2 < steps", "true", MMA),
+    Mutation("mma_tile.cuh", "taps_ += STAGE_TAPS;", "", MMA),
+    Mutation("mma_tile.cuh", "taps_[half * 8].pixel < FAR", "half == 0", ODD_BYTES_MMA),
+    # mma_block.cuh
+    Mutation("mma_block.cuh", "wait_for_copies<STAGES - 2>();", "wait_for_copies<STAGES - 1>();", MMA, 2),
+    Mutation("mma_block.cuh", "__syncthreads();\n    reading =", "reading =", MMA_TILES),
+    Mutation("mma_block.cuh", "? 0 : writing + STAGE_BYTES", "? STAGE_BYTES : writing + STAGE_BYTES", MMA),
+    Mutation("mma_block.cuh", "warp_channel ? input[2] : input[0]", "input[0]", MMA_TILES),
+    Mutation("mma_block.cuh", "if (left > warp_panel * 2 + 1) {", "if (left > STAGE_STEPS) {", MMA_TILES),
+    Mutation("mma_block.cuh", "in_group % height", "in_group % GROUP", MMA_TILES),
+    Mutation("mma_block.cuh", "outputs.part[r] = -2 * ones;", "outputs.part[r] = -ones;", MMA_SUMS),
+    Mutation("mma_block.cuh", "ones += __shfl_xor_sync(ALL_LANES, ones, 2);", "", MMA_SUMS),
+    Mutation("mma_block.cuh", "if (PANELS == 1) __syncthreads();", "", MMA_TILES),
+    Mutation("mma_block.cuh", "alike = alike && classes[r] == classes[0];", "alike = true;", MMA_WINDOW),
+    Mutation("mma_block.cuh", "lower < left && word < out_words", "word < out_words", MMA),
+    Mutation("mma_block.cuh", "odd ? a[0] : a[1], 1)", "odd ? a[1] : a[0], 1)", MMA),
+    Mutation("mma_block.cuh", "below(r) < left && at < out_channels", "below(r) < left", MMA_SUMS),
+    # mma.cu, bytes_mma.cu
+    Mutation("mma.cu", "FACTOR = 4", "FACTOR = 2", MMA),
+    Mutation("bytes_mma.cu", "s32.u8.s8.s32", "s32.s8.s8.s32", BYTES_MMA),
+)
+
+ALL = SIMPLE + TENSOR_CORES

@@ -4,10 +4,11 @@
 to sm_90. With pa ones among the activations of a window, ``sum = 4 popc(a AND w) - 2 pa + (Kv - 2 pb)``, where the last
 part is a table (:mod:`._common`) and pa is counted from the operand registers on their way to the tensor cores.
 
-Instructions of a warp for each 512 taps of a 64 x 64 tile, as compiled for sm_90 (largest tile, pieces of 16 bytes):
-64 BMMA, 16 LDSM, 16 POPC with 16 SEL and 16 IMAD for pa, 6 LDGSTS, about 90 of addresses, bounds and the loop. A BMMA
-occupies its tensor core for 8 cycles on an A100 by its published rate, so that 226 instructions stand beside 512
-cycles; shared memory is busy for 352 of the 1024 cycles that 8 warps take for a tile of 256 x 128.
+A warp of the largest tile does 64 x 64 sums. For each 512 taps it has, compiled for sm_90 with pieces of 16 bytes, 224
+instructions: 64 BMMA, 16 LDSM, 16 POPC with 16 SEL and 16 IMAD for pa (shared out between the two warps that hold the
+same rows), 6 LDGSTS, about 90 of addresses, bounds and the loop. By the published rate of the A100 a BMMA occupies its
+tensor core for 8 cycles: the 8 warps of the tile take 1024 cycles, of which shared memory is busy for 704 and each of
+the four schedulers for 448; 24 KiB arrive meanwhile. Nothing of this has been measured.
 """
 
 from __future__ import annotations

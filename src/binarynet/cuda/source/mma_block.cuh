@@ -327,7 +327,7 @@ __device__ __forceinline__ void compute_block(BLOCK_PARAMETERS, const Place* __r
     const int row = threadIdx.x;
     parts[0][row] = row < rows - tile.row ? class_of(offsets, tile.row + row, out_height, out_width) : 0;
   }
-  if constexpr (PANELS == 1) __syncthreads();
+  if (PANELS == 1) __syncthreads();
   if (!add_panels(sums, lane, warp_panel)) return;
 
   const int first_row = warp_row * WARP_ROWS + lane / 4;
