@@ -118,12 +118,17 @@ def describe(variant: Variant) -> str:
     return "-".join((variant.source, *(f"{name}={value}" for name, value in variant.defines)))
 
 
+def most(variant: Variant) -> Capability:
+    """The architecture on which a variant has most to show: Hopper where possible."""
+    meant = meant_for(variant)
+    return (9, 0) if (9, 0) in meant else meant[-1]
+
+
 @cache
-def kernels(source: str, architecture: str, defines: tuple[tuple[str, int], ...] = ()) -> dict[str, Kernel]:
-    """Compile a file of the package and read what came out."""
-    cubin = compiler.compile_source(source, architecture, defines)
-    ptx = compiler.compile_source(source, architecture, defines, "ptx").decode()
-    return read(cubin, ptx)
+def kernels(variant: Variant, capability: Capability) -> dict[str, Kernel]:
+    """Compile a variant and read what came out."""
+    asked = (variant.source, ARCHITECTURES[capability], variant.defines)
+    return read(compiler.compile_source(*asked), compiler.compile_source(*asked, "ptx").decode())
 
 
 def read(cubin: bytes, ptx: str) -> dict[str, Kernel]:
