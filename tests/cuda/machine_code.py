@@ -125,9 +125,9 @@ def most(variant: Variant) -> Capability:
 
 
 @cache
-def kernels(variant: Variant, capability: Capability) -> dict[str, Kernel]:
-    """Compile a variant and read what came out."""
-    asked = (variant.source, ARCHITECTURES[capability], variant.defines)
+def kernels(source: str, architecture: str, defines: tuple[tuple[str, int], ...] = ()) -> dict[str, Kernel]:
+    """Compile a file of the package and read what came out."""
+    asked = (source, architecture, defines)
     return read(compiler.compile_source(*asked), compiler.compile_source(*asked, "ptx").decode())
 
 

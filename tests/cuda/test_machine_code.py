@@ -75,7 +75,7 @@ def test_the_architectures_of_the_issue_are_among_those_compiled(architecture):
 def test_machine_code(variant, capability):
     module = module_of(variant)
     method = module.rpartition(".")[2]
-    found = mc.kernels(variant, capability)
+    found = mc.kernels(variant.source, mc.ARCHITECTURES[capability], variant.defines)
     assert found
     for kernel in found.values():
         fit = kernel.blocks(capability, kernel.max_threads)

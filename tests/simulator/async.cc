@@ -35,6 +35,7 @@ uint32_t shared_address(Warp& w, uint64_t address, uint32_t bytes, uint32_t alig
 
 void land_load(Block& block, Warp& w, const Bulk& b) {
   const int lane = static_cast<int>(b.lane);
+  const uint32_t actor = loads_of(b.mbarrier);
   std::vector<uint8_t> values;
   for (const BulkPiece& p : b.pieces) {
     check_bounds(w, Space::Shared, p.shared, p.bytes, 0, lane, "copies to");
@@ -44,15 +45,15 @@ void land_load(Block& block, Warp& w, const Bulk& b) {
       check_initialized(*a, p.global, p.bytes, lane);
       std::memcpy(values.data(), a->at(p.global), p.bytes);
     }
-    block.shared.write(p.shared, p.bytes, values.data(), kCopyEngine, b.clocks, lane, Access::Plain);
+    block.shared.write(p.shared, p.bytes, values.data(), actor, b.clocks, lane, Access::Plain);
   }
   uint64_t word;
-  block.shared.read(b.mbarrier, 8, kCopyEngine, b.clocks, lane, Access::Atomic);
+  block.shared.read(b.mbarrier, 8, actor, b.clocks, lane, Access::Atomic);
   std::memcpy(&word, block.shared.data() + b.mbarrier, 8);
   word = mbarrier_complete_tx(word, b.bytes);
-  block.shared.write(b.mbarrier, 8, &word, kCopyEngine, b.clocks, lane, Access::Atomic);
+  block.shared.write(b.mbarrier, 8, &word, actor, b.clocks, lane, Access::Atomic);
   Clocks& object = block.objects[b.mbarrier];
-  object.at[kCopyEngine] = std::max(object.at[kCopyEngine], block.shared.step);
+  object.at[actor] = std::max(object.at[actor], block.shared.step);
 }
 
 void land_store(Block& block, Warp& w, const Bulk& b) {

@@ -15,8 +15,8 @@ uint32_t actor_of(uint32_t stamp) { return stamp >> kStepBits & (kActors - 1); }
 uint32_t step_of(uint32_t stamp) { return stamp & kStepMask; }
 
 std::string actor_name(uint32_t actor) {
-  if (actor == kCopyEngine) return "an asynchronous copy";
   if (actor == kTensorCore) return "wgmma";
+  if (actor >= kLoads) return "an asynchronous copy";
   return "warp " + std::to_string(actor);
 }
 

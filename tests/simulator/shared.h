@@ -11,7 +11,10 @@
 namespace simulator {
 
 constexpr uint32_t kActors = 64;
-constexpr uint32_t kCopyEngine = 62, kTensorCore = 63;  // actors 0 to 31 are warps
+// Actors 0 to 31 are warps. Loads by the copy engine are one actor per mbarrier (as far as they go), since
+// the end of some says nothing of others.
+constexpr uint32_t kLoads = 32, kCopyEngine = 62, kTensorCore = 63;
+inline uint32_t loads_of(uint32_t mbarrier) { return kLoads + mbarrier / 8 % (kCopyEngine - kLoads); }
 
 // Per actor the last step that is known to be over.
 struct Clocks {
