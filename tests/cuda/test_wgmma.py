@@ -89,6 +89,7 @@ def test_windows_that_are_rows_of_words(case):
         (convolution("bits", (8, 8), 512, (3, 3), 512, 3, "bits", padding=(1, 1)), "late", 2),
         (convolution("bits", (12, 11), 128, (5, 5), 129, 1, "i32", padding=(2, 2)), 2, 132),
         (convolution("bits", (10, 10), 256, (2, 3), 300, 1, "f32", padding=(0, 2)), 3, 4),
+        (convolution("bits", (5, 16), 256, (5, 5), 330, 2, "i32"), 679, 132),
         (convolution("bits", (5, 5), 256, (2, 2), 64, 2, "bits", padding=(1, 1)), "late", 1),
         (convolution("bits", (8, 8), 256, (3, 3), 192, 2, "i32", padding=(1, 1), operands="ones"), 4, 1),
     ],

@@ -125,21 +125,24 @@ __device__ __forceinline__ void settle(int (&sums)[N]) {
 }
 
 // Barriers of threads: 0 is that of the whole block, 1 and following those of the consumer warpgroups, 9 and
-// following those at which one consumer lets the next begin.
+// following those at which one consumer lets the next begin. Warps must come to them as a whole.
 constexpr int OF_CONSUMER = 1;
 constexpr int BEGIN = 9;
 
 __device__ __forceinline__ void synchronize_warpgroup(int consumer) {
+  __syncwarp();
   asm volatile("bar.sync %0, %1;" ::"r"(OF_CONSUMER + consumer), "n"(WARPGROUP) : "memory");
 }
 
 // Consumers begin one after the other and so stay apart: while one writes its output, others multiply. Each
 // that has work calls the first, and the second once where the next one has.
 __device__ __forceinline__ void wait_to_begin(int consumer) {
+  __syncwarp();
   if (consumer > 0) asm volatile("bar.sync %0, %1;" ::"r"(BEGIN + consumer), "n"(2 * WARPGROUP) : "memory");
 }
 
 __device__ __forceinline__ void let_next_begin(int consumer, int consumers) {
+  __syncwarp();
   if (consumer + 1 < consumers) {
     asm volatile("bar.arrive %0, %1;" ::"r"(BEGIN + consumer + 1), "n"(2 * WARPGROUP) : "memory");
   }
