@@ -321,9 +321,9 @@ def on_processor(monkeypatch):
 
     @contextmanager
     def here(ordinal):
-        precision = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+        before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         yield
-        torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision = precision
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
     monkeypatch.setattr(_peers_torch_cuda, "DEVICE", "cpu")
     monkeypatch.setattr(_peers_torch_cuda, "on_device", here)
@@ -404,9 +404,16 @@ def test_rounding_is_limited(on_processor, kind, wrong):
         expected("peer", kind, shifted)
 
 
-def test_precision_is_that_of_the_peer(on_processor):
-    _peers_torch_cuda.allow_tf32(True)
-    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    _peers_torch_cuda.allow_tf32(False)
-    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
-    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+def test_precision_is_that_of_the_peer():
+    """And that torch's compiler may ask for it, by the old settings and by the new ones."""
+    backends = torch.backends
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    try:
+        for allowed in (True, False, True):
+            _peers_torch_cuda.allow_tf32(allowed)
+            assert (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32) == (allowed, allowed)
+            if hasattr(backends.cudnn, "conv"):
+                assert (backends.cuda.matmul.fp32_precision == "tf32") == allowed
+                assert (backends.cudnn.conv.fp32_precision == "tf32") == allowed
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from binarynet.cli import _peers_torch
 from binarynet.cli._float_network import FloatNetwork
@@ -79,14 +79,13 @@ def load(name: str, folder: Path, inputs: Array, num_threads: int) -> Loaded:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether float32 products and convolutions may round their operands to TF32."""
+    """Whether float32 products and convolutions may round their operands to TF32.
+
+    By torch's older settings: its compiler asks for them, and refuses to answer where only the newer ones were set.
+    """
     import torch
 
-    backends = torch.backends
-    if hasattr(backends.cudnn, "conv"):
-        backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32" if allowed else "ieee"
-    else:  # torch before 2.9
-        backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextmanager
@@ -104,12 +103,11 @@ def on_device(ordinal: int) -> Iterator[None]:
         yield
         return
     torch._dynamo.reset()
-    matmul, convolution = torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
-    setting = "fp32_precision" if hasattr(torch.backends.cudnn, "conv") else "allow_tf32"
-    before = [getattr(part, setting) for part in (matmul, convolution)]
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
     try:
         with torch.cuda.device(ordinal):
             yield
     finally:
-        for part, value in zip((matmul, convolution), before, strict=True):
-            setattr(part, setting, value)
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
