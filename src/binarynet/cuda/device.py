@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from binarynet.cuda import compiler, driver
@@ -103,6 +106,13 @@ class Device:
 
     def __exit__(self, *error: object) -> None:
         self._driver.cuCtxPopCurrent()
+
+    def release(self, function: str, handle: Any, _finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Give something back to the driver, from ``__del__``. What fails here failed before, and is told elsewhere;
+        the end of the process gives back what is left."""
+        if not _finalizing():  # sys itself may be gone by then
+            with suppress(DeviceError), self:
+                getattr(self._driver, function)(handle)
 
     def free_memory(self) -> int:
         """Bytes that are free now."""

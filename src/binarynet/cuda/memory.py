@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +24,9 @@ class Memory:
     def __init__(self, device: Device, address: int, nbytes: int) -> None:
         self.device, self.address, self.nbytes = device, address, nbytes
 
-    def __del__(self, _finalizing: Any = sys.is_finalizing) -> None:
-        if self.address and not _finalizing():  # the process's end frees what is left
-            with self.device as device:
-                device._driver.cuMemFree(self.address)
+    def __del__(self) -> None:
+        if self.address:
+            self.device.release("cuMemFree", self.address)
 
 
 class PinnedMemory:
@@ -43,10 +41,8 @@ class PinnedMemory:
         self.device, self.address, self.nbytes = device, address, nbytes
         self.bytes: npt.NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
 
-    def __del__(self, _finalizing: Any = sys.is_finalizing) -> None:
-        if not _finalizing():
-            with self.device as device:
-                device._driver.cuMemFreeHost(self.address)
+    def __del__(self) -> None:
+        self.device.release("cuMemFreeHost", self.address)
 
 
 def in_bytes(number: int) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from binarynet.cuda.driver import check
 
@@ -29,10 +28,9 @@ class Stream:
             self._stream = check(d._driver.cuStreamCreate(flags), f"make a stream on {device}")
         self.handle = int(self._stream)
 
-    def __del__(self, _finalizing: Any = sys.is_finalizing) -> None:
-        if not _finalizing() and hasattr(self, "handle"):
-            with self.device as device:
-                device._driver.cuStreamDestroy(self._stream)
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self.device.release("cuStreamDestroy", self._stream)
 
 
 class Event:
@@ -71,10 +69,9 @@ class Event:
             )
         return round(milliseconds * 1e6)
 
-    def __del__(self, _finalizing: Any = sys.is_finalizing) -> None:
-        if not _finalizing() and hasattr(self, "_event"):
-            with self.device as device:
-                device._driver.cuEventDestroy(self._event)
+    def __del__(self) -> None:
+        if hasattr(self, "_event"):
+            self.device.release("cuEventDestroy", self._event)
 
 
 class Graph:
@@ -112,10 +109,9 @@ class Graph:
         """Start all of it on a stream of the current context; returns before it has run."""
         check(self.device._driver.cuGraphLaunch(self._executable, stream), f"start a graph on {self.device}")
 
-    def __del__(self, _finalizing: Any = sys.is_finalizing) -> None:
-        if not _finalizing() and hasattr(self, "_executable"):
-            with self.device as device:
-                device._driver.cuGraphExecDestroy(self._executable)
+    def __del__(self) -> None:
+        if hasattr(self, "_executable"):
+            self.device.release("cuGraphExecDestroy", self._executable)
 
 
 class Copy:

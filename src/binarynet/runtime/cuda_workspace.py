@@ -204,7 +204,8 @@ class Workspaces:
             if found is not None:
                 self._idle.remove(found)
                 return found
-        return Workspace(self._device, self._layout, 1 << (images - 1).bit_length())
+        with self._device:
+            return Workspace(self._device, self._layout, 1 << (images - 1).bit_length())
 
     def give(self, workspace: Workspace) -> None:
         """Hand it back; it may still be at work on the GPU."""
