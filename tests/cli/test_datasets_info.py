@@ -71,7 +71,8 @@ def test_info(run):
         line = next(line for line in result.out.splitlines() if line.strip().startswith(engine.name))
         assert ("yes" in line) == engine.available
         assert engine.why_not in line
-    assert result.out.count("used") == 1
+    gpus = info.collect()["gpus"]
+    assert result.out.count("used") == 1 + sum(any(not e["why_not"] for e in gpu["engines"]) for gpu in gpus)
     assert "BINARYNET_DATA is not set" in result.out
 
 

@@ -51,11 +51,11 @@ def info(json: Json = False) -> None:
             "data": facts["data"] or "BINARYNET_DATA is not set",
         },
     )
-    _print_engines(console, "engines, best first", facts["engines"], facts["engine"])
     for gpu in facts["gpus"]:
         usable = [engine["name"] for engine in gpu["engines"] if not engine["why_not"]]
         title = f"engines with --device {gpu['device']}, best first"
         _print_engines(console, title, gpu["engines"], usable[0] if usable else None)
+    _print_engines(console, "engines, best first", facts["engines"], facts["engine"])
     if facts["forced"]:
         from binarynet.runtime.engines import FORCE_VARIABLE
 
@@ -122,7 +122,7 @@ def _gpus() -> dict[str, Any]:
     """GPUs with their engines, the driver, and why there is none."""
     from binarynet.cuda import driver
     from binarynet.cuda.device import devices
-    from binarynet.runtime import engines
+    from binarynet.runtime.engines import engines
 
     found = devices()
     return {

@@ -159,10 +159,10 @@ def _looked_for() -> str:
         if status != 0:
             name, text = described(status)
             if name == "CUDA_ERROR_NO_DEVICE":
-                return f"the driver finds no GPU{hint}"
+                return f"the driver finds no GPU; nvidia-smi says which ones there are{hint}"
             return f"the driver cannot be initialized: {name} ({text}); see what nvidia-smi says{hint}"
         if check(module.cuDeviceGetCount(), "count the GPUs") == 0:
-            return f"the driver finds no GPU{hint}"
+            return f"the driver finds no GPU; nvidia-smi says which ones there are{hint}"
         _initialized_in = os.getpid()
     return ""
 
