@@ -13,7 +13,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -134,20 +134,22 @@ def control() -> Control:
 
 @contextmanager
 def simulated_gpus(
-    devices: int = len(CAPABILITIES),
+    devices: int | None = None,
     schedule: str | int = "early",
     memory_bytes: int = MEMORY_BYTES,
     driver_version: int = DRIVER_VERSION,
     strict_reads: bool = True,
+    capabilities: Sequence[tuple[int, int]] = CAPABILITIES,
 ) -> Iterator[Control]:
     """Make simulated GPUs visible to this process; afterwards there are none, and nothing is left on them.
 
     Args:
-        devices: how many, in the order of :data:`CAPABILITIES`.
+        devices: how many; default: all.
         schedule: see :meth:`Control.schedule`.
         memory_bytes: of each device.
         driver_version: 13050 for 13.5; PTX that is newer is refused.
         strict_reads: copying uninitialized device memory to the host is an error.
+        capabilities: of the devices, at most three.
     """
     found = control()
     found.configure("driver_version", driver_version)
@@ -155,7 +157,9 @@ def simulated_gpus(
     found.configure("strict_reads", strict_reads)
     found.schedule(schedule)
     found.forget_reports()
-    found.configure("visible_devices", devices)
+    for ordinal, (major, minor) in enumerate(capabilities):
+        found.configure(f"capability_{ordinal}", 10 * major + minor)
+    found.configure("visible_devices", len(capabilities) if devices is None else devices)
     try:
         yield found
     finally:

@@ -33,7 +33,7 @@ int device_get(int* device, int ordinal) {
 int device_get_name(char* name, int length, int ordinal) {
   return call("cuDeviceGetName", true, [&](Driver& driver) {
     if (length < 1) fail(INVALID_VALUE);
-    std::strncpy(name, driver.device(ordinal).name, static_cast<size_t>(length) - 1);
+    std::strncpy(name, driver.device(ordinal).name.c_str(), static_cast<size_t>(length) - 1);
     name[length - 1] = 0;
   });
 }

@@ -64,7 +64,8 @@ EXPORT int cuDriverGetVersion(int* version) {
 }
 
 // Settings: visible_devices, driver_version, memory_bytes, schedule (-1 early, -2 late, otherwise a seed),
-// strict_reads. Returns 0, or 1 for an unknown name or value.
+// strict_reads, capability_0 (of the first device, 90 for 9.0) and so on. Returns 0, or 1 for an unknown name
+// or value.
 EXPORT int sim_configure(const char* name, int64_t value) {
   Driver& driver = Driver::get();
   const std::lock_guard<std::recursive_mutex> guard(driver.lock);
@@ -80,6 +81,11 @@ EXPORT int sim_configure(const char* name, int64_t value) {
     driver.schedule = value;
     if (value >= 0) driver.random.seed(static_cast<uint64_t>(value));
     for (Device& device : driver.devices) driver.apply_schedule(device);
+  } else if (what.rfind("capability_", 0) == 0 && value >= 50 && what.size() == 12 &&
+             static_cast<size_t>(what[11] - '0') < driver.devices.size()) {
+    Device& device = driver.devices[what[11] - '0'];
+    if (device.context.active) return 1;
+    driver.become(device, static_cast<int>(value));
   } else if (what == "strict_reads") {
     driver.strict_reads = value != 0;
   } else {

@@ -89,14 +89,14 @@ int result_of(simulator::ErrorKind kind) {
   }
 }
 
-Device simulated(int ordinal, int major, int minor, const char* name) {
-  Device device;
-  device.ordinal = ordinal;
-  device.major = major;
-  device.minor = minor;
-  device.name = name;
-  device.context.handle = 0x100 + 16 * static_cast<Handle>(ordinal);
-  const bool hopper = major == 9, turing = major == 7;
+}  // namespace
+
+void Driver::become(Device& device, int capability) {
+  device.major = capability / 10;
+  device.minor = capability % 10;
+  device.name = "Simulated GPU, compute capability " + std::to_string(device.major) + "." +
+                std::to_string(device.minor);
+  const bool hopper = device.major >= 9, turing = device.major == 7;
   device.multiprocessors = hopper ? 132 : turing ? 40 : 108;
   device.threads_per_multiprocessor = turing ? 1024 : 2048;
   device.blocks_per_multiprocessor = turing ? 16 : 32;
@@ -104,10 +104,7 @@ Device simulated(int ordinal, int major, int minor, const char* name) {
   device.shared_optin = (hopper ? 227 : turing ? 64 : 163) * 1024;
   device.l2_bytes = (hopper ? 50 : turing ? 4 : 40) << 20;
   device.clock_khz = hopper ? 1980000 : turing ? 1590000 : 1410000;
-  return device;
 }
-
-}  // namespace
 
 const char* result_name(int result) {
   for (const Name& name : kNames) {
@@ -124,10 +121,13 @@ Driver& Driver::get() {
 }
 
 Driver::Driver() {
-  devices.push_back(simulated(0, 9, 0, "Simulated GPU, compute capability 9.0"));
-  devices.push_back(simulated(1, 8, 0, "Simulated GPU, compute capability 8.0"));
-  devices.push_back(simulated(2, 7, 5, "Simulated GPU, compute capability 7.5"));
-  for (Device& device : devices) device.context.device = &device;
+  devices.resize(3);
+  for (int i = 0; i < 3; ++i) {
+    devices[i].ordinal = i;
+    devices[i].context.handle = 0x100 + 16 * static_cast<Handle>(i);
+    devices[i].context.device = &devices[i];
+    become(devices[i], i == 0 ? 90 : i == 1 ? 80 : 75);
+  }
 }
 
 Device& Driver::device(int ordinal) {

@@ -124,7 +124,7 @@ struct Context {
 
 struct Device {
   int ordinal, major, minor;
-  const char* name;
+  std::string name;
   int multiprocessors, threads_per_multiprocessor, blocks_per_multiprocessor;
   int shared_per_multiprocessor, shared_optin, l2_bytes, clock_khz;
   Context context;
@@ -175,9 +175,10 @@ class Driver {
 
   Handle next_handle() { return handles_ += 16; }
 
-  Device& device(int ordinal);      // INVALID_DEVICE
-  Context* context(Handle handle);  // null unless it is one
-  Context& current();               // of this thread; INVALID_CONTEXT, CONTEXT_IS_DESTROYED
+  static void become(Device& device, int capability);  // 90 for 9.0
+  Device& device(int ordinal);                         // INVALID_DEVICE
+  Context* context(Handle handle);                     // null unless it is one
+  Context& current();  // of this thread; INVALID_CONTEXT, CONTEXT_IS_DESTROYED
   simulator::Machine& machine(Device& device);
   void apply_schedule(Device& device);
   void close(Context& context);  // destroys what is in it
