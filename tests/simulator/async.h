@@ -31,25 +31,26 @@ void start_bulk(Warp& w, Bulk bulk);                        // now or later, by 
 struct Wgmma {
   struct Chained {  // an accumulator that an earlier wgmma gives
     std::shared_ptr<Wgmma> from;
-    uint32_t index, from_index;
+    uint32_t warp, index, from_index;  // of the warpgroup; registers
   };
   WgmmaKind kind = WgmmaKind::B1AndPopc;
   int n = 0;
   bool scale_d = false, saturate = false, a_in_registers = false, ran = false;
   uint64_t a_descriptor = 0, b_descriptor = 0;
-  uint32_t pc = 0, issued = 0;   // issued: bits of the warpgroup's warps
-  std::vector<uint32_t> a;       // [128][4]
-  std::vector<uint32_t> d;       // [128][n / 2]: accumulators, then results
-  std::vector<Chained> chained;  // index: of d
-  Clocks clocks[4];              // what each warp knew
+  uint32_t pc = 0, issued = 0;  // issued: bits of the warpgroup's warps
+  std::vector<uint32_t> a;      // [128][4]
+  std::vector<uint32_t> d;      // [128][n / 2]: accumulators, then results
+  std::vector<Chained> chained;
+  Clocks clocks[4];  // what each warp knew
   uint32_t fence = 0;
   uint32_t groups[4] = {};  // commit group per warp
 };
 
 // Handlers; addresses are slots of 64 bits (Decoder::address_slot).
 uint32_t mbarrier_wait(Warp& w, const Op& op,
-                       uint32_t mask);                     // d; a address, b parity or token; p: by parity
-void mbarrier_test(Warp& w, const Op& op, uint32_t mask);  // as mbarrier_wait, but at once
+                       uint32_t mask);                        // d; a address, b parity or token; p: by parity
+void mbarrier_test(Warp& w, const Op& op, uint32_t mask);     // as mbarrier_wait, but at once
+std::string mbarrier_state(Warp& w, const Op& op, int lane);  // " (phase 0, ...)", for messages
 enum class Mbarrier : uint8_t {
   Init,
   Inval,

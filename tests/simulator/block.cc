@@ -233,7 +233,7 @@ void Block::run(Dim3 at, uint64_t number) {
 }
 
 void Block::deadlock() {
-  for (const Warp& w : warps) {
+  for (Warp& w : warps) {
     if (!w.alive) continue;
     const uint32_t pc = w.pc[__builtin_ctz(w.alive)];
     const Op& op = launch->program->ops[pc];
@@ -243,6 +243,7 @@ void Block::deadlock() {
     if (elsewhere)
       text += "; other lanes of the warp are at PTX line " +
               std::to_string(launch->program->lines[w.pc[__builtin_ctz(elsewhere)]]);
+    if (op.wait == mbarrier_wait) text += mbarrier_state(w, op, __builtin_ctz(lanes_at(w, pc, w.alive)));
     report({op.converge && elsewhere ? ErrorKind::Synchronization : ErrorKind::Deadlock, text}, w, pc,
            lanes_at(w, pc, w.alive));
   }

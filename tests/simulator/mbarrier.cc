@@ -99,6 +99,12 @@ uint32_t mbarrier_wait(Warp& w, const Op& op, uint32_t mask) {
   return mask;
 }
 
+std::string mbarrier_state(Warp& w, const Op& op, int lane) {
+  uint64_t word;
+  std::memcpy(&word, w.block->shared.data() + offset_of(w, op.a, lane), 8);
+  return " (the mbarrier: " + mbarrier_text(word) + ")";
+}
+
 void mbarrier_pending(Warp& w, const Op& op, uint32_t mask) {
   for_lanes(mask, [&](int l) { w.at<uint32_t>(op.d)[l] = mbarrier_pending_count(w.at<uint64_t>(op.a)[l]); });
 }

@@ -137,7 +137,9 @@ void run_wgmma(Warp& w, Wgmma& op) {
   op.ran = true;
   for (const Wgmma::Chained& c : op.chained) {
     run_wgmma(w, *c.from);
-    op.d[c.index] = c.from->d[c.from_index];
+    const uint32_t width = static_cast<uint32_t>(op.n / 2), from = static_cast<uint32_t>(c.from->n / 2);
+    for (uint32_t l = c.warp * kLanes; l < (c.warp + 1) * kLanes; ++l)
+      op.d[l * width + c.index] = c.from->d[l * from + c.from_index];
   }
   op.chained.clear();
   std::vector<uint8_t> a(64 * 32), b(static_cast<size_t>(op.n) * 32);
@@ -170,7 +172,8 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
   const uint32_t group = w.index / 4, part = w.index % 4;
   if ((group + 1) * 4 > block.warps.size())
     throw Fault{ErrorKind::Synchronization, "wgmma by a warpgroup of less than four warps"};
-  const int n = op.q * 8, width = n / 2;
+  const int n = op.q * 8;
+  const uint32_t width = static_cast<uint32_t>(n / 2);
   auto& record = block.wgmmas[{group, w.wgmma_issued}];
   const uint32_t pc = static_cast<uint32_t>(&op - block.launch->program->ops.data());
   const bool first = !record;
@@ -188,7 +191,7 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
     record->b_descriptor = b;
     record->scale_d = scale != 0;
     record->pc = pc;
-    record->d.assign(static_cast<size_t>(128) * width, 0);
+    record->d.assign(size_t{128} * width, 0);
     record->a.assign(size_t{128} * 4, 0);
   }
   const std::shared_ptr<Wgmma> g = record;
@@ -198,24 +201,18 @@ void wgmma_issue(Warp& w, const Op& op, uint32_t mask) {
   g->issued |= 1u << part;
   release(g->clocks[part], w);
   g->fence = first ? w.proxy_fence : std::min(g->fence, w.proxy_fence);
-  if (g->a_in_registers)
-    read_registers(w, op.list + static_cast<uint32_t>(width), 4, g->a.data() + part * kLanes * 4);
+  if (g->a_in_registers) read_registers(w, op.list + width, 4, g->a.data() + part * kLanes * 4);
 
   const uint32_t* slots = block.launch->program->lists.data() + op.list;
-  for (int i = 0; i < width; ++i) {
-    auto held = w.pending.find(slots[i]);
-    for (uint32_t l = 0; l < kLanes; ++l) {
-      const uint32_t index = (part * kLanes + l) * static_cast<uint32_t>(width) + static_cast<uint32_t>(i);
-      if (!g->scale_d) continue;
-      if (held != w.pending.end()) {
-        const uint32_t from_width = static_cast<uint32_t>(held->second.first->n / 2);
-        g->chained.push_back(
-            {held->second.first, index, (part * kLanes + l) * from_width + held->second.second});
-      } else {
-        g->d[index] = w.at<uint32_t>(slots[i])[l];
-      }
+  for (uint32_t i = 0; i < width; ++i) {
+    auto& held = w.pending[slots[i]];
+    if (g->scale_d && held.first) {
+      g->chained.push_back({held.first, part, i, held.second});
+    } else if (g->scale_d) {
+      for (uint32_t l = 0; l < kLanes; ++l)
+        g->d[(part * kLanes + l) * width + i] = w.at<uint32_t>(slots[i])[l];
     }
-    w.pending[slots[i]] = {g, static_cast<uint32_t>(i)};
+    held = {g, i};
     w.pending_at[slots[i] / 64] = 1;
   }
   w.has_pending = true;

@@ -153,13 +153,4 @@ void SharedMemory::read_async(uint32_t offset, uint32_t bytes, uint32_t actor, c
   for (; bytes; --bytes, ++offset) read_n<1>(offset, actor, clocks, lane, Access::Plain);
 }
 
-void SharedMemory::check_write(uint32_t offset, uint32_t bytes, uint32_t, const Clocks& clocks, int lane) {
-  for (uint32_t i = offset; i < offset + bytes; ++i) {
-    for (uint32_t stamp : {reads_[i], other_reads_[i]})
-      if (step_of(stamp) > clocks.at[actor_of(stamp)]) race(i, stamp, "read", "overwrites", lane);
-    if (step_of(writes_[i]) > clocks.at[actor_of(writes_[i])])
-      race(i, writes_[i], "wrote", "overwrites", lane);
-  }
-}
-
 }  // namespace simulator

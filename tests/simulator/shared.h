@@ -43,9 +43,6 @@ class SharedMemory {
   // fence, proxy_fences: of each warp.
   void read_async(uint32_t offset, uint32_t bytes, uint32_t actor, const Clocks& clocks,
                   const uint32_t* fences, uint32_t own_fence, int lane);
-  // Only the order check of a write, before it is done.
-  void check_write(uint32_t offset, uint32_t bytes, uint32_t actor, const Clocks& clocks, int lane);
-
   uint32_t step = 1;
   void make_ancient();  // all that happened so far is in order
 

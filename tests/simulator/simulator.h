@@ -51,7 +51,7 @@ struct Options {
   Schedule schedule = Schedule::Early;
   uint64_t seed = 0;
   uint64_t memory_bytes = uint64_t{4} << 30;        // of the simulated device
-  uint64_t instruction_budget = uint64_t{1} << 36;  // lane instructions per launch
+  uint64_t instruction_budget = uint64_t{1} << 33;  // lane instructions per launch
   uint64_t first_address = 0x700000000000;  // of device memory: devices of one machine share no address
 };
 

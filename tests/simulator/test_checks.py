@@ -148,7 +148,9 @@ MBARRIER = kernel("""__shared__ u64 bar; u32 at = shared_at(&bar);
 def test_mbarriers():
     for schedule in SCHEDULES:
         assert (run(MBARRIER, schedule) == np.arange(64)).all()
-        with pytest.raises(SimulationError, match=r"deadlock: what this waits for never happens\n.*try_wait"):
+        with pytest.raises(
+            SimulationError, match=r"never happens \(the mbarrier: phase parity 0, 1 of 65 .*\)\n.*try_wait"
+        ):
             run(MBARRIER.replace("[%0], 64;", "[%0], 65;"), schedule)
     with pytest.raises(SimulationError, match=r"reads shared memory .* which nothing has written"):
         run(MBARRIER.replace("  __syncthreads();\n", ""), "late")
