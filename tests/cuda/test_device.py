@@ -127,7 +127,7 @@ def test_an_architecture_that_the_compiler_does_not_know(gpu, monkeypatch):
 
 
 def _look(queue):
-    queue.put(driver.why_not())
+    queue.put((driver.why_not(), str(driver.failure(driver._module().CUresult(3), "use cuda:0"))))
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -136,7 +136,10 @@ def test_a_forked_process_is_told_so(gpu):
     queue = context.Queue()
     process = context.Process(target=_look, args=(queue,))
     process.start()
-    assert 'CUDA does not survive that; start processes with the method "spawn"' in queue.get(timeout=60)
+    reason, failure = queue.get(timeout=60)
+    assert 'CUDA does not survive that; start processes with the method "spawn"' in reason
+    assert failure.startswith("could not use cuda:0: CUDA_ERROR_NOT_INITIALIZED (")  # of a session from before the fork
+    assert failure.endswith(reason)
     process.join()
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binarynet.cuda.driver import check
-from binarynet.cuda.streams import DEFAULT_STREAM, Event, identity
+from binarynet.cuda.streams import DEFAULT_STREAM, Event
 from binarynet.errors import BackendUnavailableError, ShapeError, UsageError
 
 if TYPE_CHECKING:
@@ -96,12 +96,13 @@ class ResultPool:
         self._device = device
         self._homes: dict[tuple[int, int], deque[tuple[Memory, Event]]] = {}
 
-    def take(self, nbytes: int, stream: int, what: str) -> Loan:
-        """Memory for a result that is made on a stream, whose context must be current; DeviceError if there is none."""
+    def take(self, nbytes: int, stream: int, number: int, what: str) -> Loan:
+        """Memory for a result that is made on a stream, of this number (:func:`binarynet.cuda.streams.identity`);
+        DeviceError if there is none."""
         size = -(-nbytes // _ROUND) * _ROUND
         if len(self._homes) > _MOST_KINDS:
             self._homes.clear()
-        home = self._homes.setdefault((identity(self._device, stream), size), deque(maxlen=_MOST_KEPT))
+        home = self._homes.setdefault((number, size), deque(maxlen=_MOST_KEPT))
         try:
             memory, ready = home.pop()
         except IndexError:

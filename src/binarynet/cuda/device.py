@@ -101,7 +101,9 @@ class Device:
         return ""
 
     def __enter__(self) -> Device:
-        check(self._driver.cuCtxPushCurrent(self._primary()), f"use {self}")
+        status = self._driver.cuCtxPushCurrent(self._primary())[0]
+        if status != 0:
+            raise driver.failure(status, f"use {self}")
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -125,6 +125,8 @@ def _remedy(name: str) -> str:
             "; this process cannot use the GPU any more: start it again. Where it comes again, report it with the "
             "output of: compute-sanitizer python -m binarynet ..."
         )
+    if _initialized_in is not None and (forked := _forked()):
+        return f"; {forked}"
     if name == "CUDA_ERROR_INVALID_CONTEXT":
         return "; the GPU's context was destroyed or reset by this process: start it again"
     return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from binarynet.cuda.driver import check
+from binarynet.cuda.driver import check, failure
 
 if TYPE_CHECKING:
     from binarynet.cuda.device import Device
@@ -45,7 +45,9 @@ class Event:
 
     def record(self, stream: int) -> None:
         """Set it behind all that was started on the stream so far. The context must be current."""
-        check(self.device._driver.cuEventRecord(self._event, stream), f"record an event on {self.device}")
+        status = self.device._driver.cuEventRecord(self._event, stream)[0]
+        if status != 0:
+            raise failure(status, f"record an event on {self.device}")
 
     def delay(self, stream: int) -> None:
         """Let what is started on the stream from now on wait for it; the host does not. The context must be current."""
@@ -107,7 +109,9 @@ class Graph:
 
     def start(self, stream: int) -> None:
         """Start all of it on a stream of the current context; returns before it has run."""
-        check(self.device._driver.cuGraphLaunch(self._executable, stream), f"start a graph on {self.device}")
+        status = self.device._driver.cuGraphLaunch(self._executable, stream)[0]
+        if status != 0:
+            raise failure(status, f"start a graph on {self.device}")
 
     def __del__(self) -> None:
         if hasattr(self, "_executable"):
@@ -148,10 +152,15 @@ def wait(device: Device, stream: int, attempt: str) -> None:
 def is_recorded(device: Device, stream: int) -> bool:
     """True if the stream's owner records a graph on it: what is started on it does not run now."""
     d = device._driver
-    status = check(d.cuStreamIsCapturing(stream), f"ask a stream of {device} for its state")
-    return bool(status != d.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
+    status, state = d.cuStreamIsCapturing(stream)
+    if status != 0:
+        raise failure(status, f"ask a stream of {device} for its state")
+    return bool(state != 0)  # CU_STREAM_CAPTURE_STATUS_NONE
 
 
 def identity(device: Device, stream: int) -> int:
     """A number that no other stream of this process has or will have, unlike its handle."""
-    return int(check(device._driver.cuStreamGetId(stream), f"ask a stream of {device} for its number"))
+    status, number = device._driver.cuStreamGetId(stream)
+    if status != 0:
+        raise failure(status, f"ask a stream of {device} for its number")
+    return int(number)

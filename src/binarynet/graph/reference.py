@@ -64,16 +64,17 @@ def check_images(graph: Graph, images: Array) -> None:
 
 def check_batch(graph: Graph, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Refuse a dtype and a shape that no batch of inputs of the graph has; ShapeError says what is expected."""
-    bits, expected = graph.input.kind == "bits", _expected(graph.input)
+    bits = graph.input.kind == "bits"
     if dtype != _input_dtype(graph.input):
         raise ShapeError(
-            f"images: expected packed bits {expected}, got {dtype}; binarynet.encoding.pack_bits packs them"
+            f"images: expected packed bits {_expected(graph.input)}, got {dtype}; binarynet.encoding.pack_bits packs "
+            "them"
             if bits
             else f"images: expected uint8 values 0..255, got {dtype}; map them once to 0..255 "
             "(for x in [0, 1]: np.round(255 * x).astype(np.uint8))"
         )
     if len(shape) == 0 or tuple(shape[1:]) != input_array_shape(graph.input):
-        raise ShapeError(f"images: expected {expected}, got [{_join(shape)}]")
+        raise ShapeError(f"images: expected {_expected(graph.input)}, got [{_join(shape)}]")
 
 
 def _input_dtype(node: Input) -> np.dtype[Any]:

@@ -17,7 +17,7 @@ from binarynet.cuda.blocks import Launch, Method
 from binarynet.cuda.device import Device
 from binarynet.cuda.memory import Memory
 from binarynet.cuda.modules import PreparedLaunch
-from binarynet.cuda.streams import Event, is_recorded
+from binarynet.cuda.streams import Event, identity, is_recorded
 from binarynet.errors import UsageError
 from binarynet.graph import Graph
 from binarynet.graph.reference import check_batch
@@ -91,12 +91,15 @@ class CudaSession:
         self._workspaces = Workspaces(device, self._layout)
         self._results = ResultPool(device)
         self._most_images: int | None = None
+        types = self._layout.output_types
+        self._dtypes = tuple(DTYPES[kind.kind] for kind in types)
+        self._shapes = tuple(map(array_shape, types))
 
     # --- arrays of the host ---
 
     def run_host(self, images: Array, out: Array | None) -> list[Array]:
         """Result and taps for a NumPy array that was checked; ``out`` was not."""
-        kinds = [(DTYPES[kind.kind], (len(images), *array_shape(kind))) for kind in self._layout.output_types]
+        kinds = [(dtype, (len(images), *shape)) for dtype, shape in zip(self._dtypes, self._shapes, strict=True)]
         if out is not None:
             check_out_array(out, *kinds[0])
         results = [np.asarray(out)] if out is not None else []
@@ -147,11 +150,11 @@ class CudaSession:
 
     def run_device(self, images: Any, out: Any) -> list[Any]:
         """Result and taps as :class:`DeviceArray` for an array of the GPU; ``out`` stands for the result."""
-        device, types = self.device, self._layout.output_types
+        device = self.device
         given = view(images, device, "images")
         check_batch(self.graph, given.dtype, given.shape)
         total, stream = given.shape[0], given.stream
-        shapes = [(total, *array_shape(kind)) for kind in types]
+        shapes = [(total, *shape) for shape in self._shapes]
         with device:
             if is_recorded(device, stream):
                 raise UsageError(
@@ -160,36 +163,37 @@ class CudaSession:
                     "graph anyway)"
                 )
             target = None if out is None else self._checked_target(out, given, shapes[0])
+            number, what = identity(device, stream), f"results of {total:,} images"
             loans = [
-                self._results.take(bytes_per_image(kind) * total, stream, f"results of {total:,} images")
-                for kind in types[0 if target is None else 1 :]
+                self._results.take(nbytes * total, stream, number, what)
+                for nbytes in self._layout.output_bytes[0 if target is None else 1 :]
             ]
             addresses = [*([] if target is None else [target.address]), *(loan.memory.address for loan in loans)]
-            self._start_chunks(given, total, addresses, target)
+            self._start_chunks(given, number, addresses, target)
             for loan in loans:
                 loan.ready.record(stream)
         arrays: list[Any] = [] if target is None else [out]
-        for loan, shape, kind in zip(loans, shapes[len(arrays) :], types[len(arrays) :], strict=True):
-            arrays.append(DeviceArray(device, loan, loan.memory.address, shape, DTYPES[kind.kind]))
+        for loan, shape, dtype in zip(loans, shapes[len(arrays) :], self._dtypes[len(arrays) :], strict=True):
+            arrays.append(DeviceArray(device, loan, loan.memory.address, shape, dtype))
         return arrays
 
-    def _start_chunks(self, given: View, total: int, addresses: Sequence[int], target: View | None) -> None:
-        stream, chunk = given.stream, self.chunk()
+    def _start_chunks(self, given: View, number: int, addresses: Sequence[int], target: View | None) -> None:
+        """Start all of it on the stream of ``given``, which has this number."""
+        stream, total, chunk, layout = given.stream, given.shape[0], self.chunk(), self._layout
         joined = target is not None and target.stream != stream
         if total == 0:
             return
-        workspace = self._workspaces.take(min(chunk, total), stream)
+        workspace = self._workspaces.take(min(chunk, total), number)
         if joined and target is not None:
             _let_wait(self.device, stream, target.stream)
         try:
             for start in range(0, total, chunk):
                 count = min(chunk, total - start)
-                source = given.address + start * bytes_per_image(self._layout.input_type)
+                source = given.address + start * layout.input_bytes
                 results = [
-                    address + start * bytes_per_image(kind)
-                    for address, kind in zip(addresses, self._layout.output_types, strict=True)
+                    address + start * nbytes for address, nbytes in zip(addresses, layout.output_bytes, strict=True)
                 ]
-                workspace.run(count, source, results, self._make_launches, stream)
+                workspace.run(count, source, results, self._make_launches, stream, number)
         finally:
             if not given.ordered:
                 workspace.keep(given.owner, stream)
@@ -202,7 +206,7 @@ class CudaSession:
     def _checked_target(self, out: Any, given: View, shape: tuple[int, ...]) -> View:
         """``out`` as a view; refused where it is not what it should be."""
         target = view(out, self.device, "out")
-        dtype = DTYPES[self._layout.output_types[0].kind]
+        dtype = self._dtypes[0]
         if (target.dtype, target.shape) != (dtype, shape):
             raise UsageError(f"out: expected an array {dtype} {list(shape)}, got {target.dtype} {list(target.shape)}")
         if target.read_only:
@@ -220,7 +224,7 @@ class CudaSession:
         images = min(batch, chunk)
         placement = layout.placement(images)
         steps = tuple(self._planned(i, images) for i in range(len(layout.steps)))
-        staged = bytes_per_image(layout.input_type) + sum(map(bytes_per_image, layout.output_types))
+        staged = layout.input_bytes + sum(layout.output_bytes)
         return Plan(
             engine=self.engine,
             why_engine=why_engine,
@@ -273,11 +277,11 @@ class CudaSession:
     def profile(self, images: Array, repeats: int) -> list[list[int]]:
         """Nanoseconds on the GPU's clock: for each repetition, those of each step over all chunks."""
         chunk = self.chunk()
-        workspace = self._workspaces.take(min(chunk, len(images)))
-        results = [workspace.output_address(i) for i in range(len(self._layout.outputs))]
-        source, handle = workspace.input_address(), workspace.stream.handle
-        times = []
+        times: list[list[int]] = []
         with self.device as device:
+            workspace = self._workspaces.take(min(chunk, len(images)))
+            results = [workspace.output_address(i) for i in range(len(self._layout.outputs))]
+            source, handle = workspace.input_address(), workspace.stream.handle
             for _ in range(repeats):
                 sums = [0] * len(self._layout.steps)
                 for start in range(0, len(images), chunk):
@@ -303,7 +307,7 @@ class CudaSession:
         """Most images that are computed at a time: a power of two."""
         if self._most_images is None:
             layout = self._layout
-            staged = bytes_per_image(layout.input_type) + sum(map(bytes_per_image, layout.output_types))
+            staged = layout.input_bytes + sum(layout.output_bytes)
             budget = min(_CHUNK_BYTES, self.device.free_memory() // 4)
             rows = max((step.block.rows(1) for step in layout.steps if step.block is not None), default=1)
             chunk = _MOST_CHUNK

@@ -96,6 +96,7 @@ class Layout:
         storages: of each value, the storage that its bytes lie in; several share one where nothing moves.
         input: the storage of the input.
         copies: (storage, output): outputs that lie in a storage which is already placed.
+        input_bytes, output_bytes: of one image.
     """
 
     steps: list[DeviceStep]
@@ -106,7 +107,10 @@ class Layout:
     input: str
     copies: list[tuple[str, int]] = field(default_factory=list)
     _fixed: dict[str, Place] = field(default_factory=dict)
-    _types: dict[str, ValueType] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.input_bytes = bytes_per_image(self.input_type)
+        self.output_bytes = tuple(map(bytes_per_image, self.output_types))
 
     def placement(self, images: int) -> Placement:
         """Where values lie: first fit, in the order of computation; bytes are shared by values of different times."""

@@ -11,7 +11,7 @@ from typing import Protocol
 from binarynet.cuda.device import Device
 from binarynet.cuda.memory import Memory, PinnedMemory
 from binarynet.cuda.streams import Copy, Event, Graph, Stream, identity
-from binarynet.runtime.cuda_steps import Layout, bytes_per_image
+from binarynet.runtime.cuda_steps import Layout
 
 GRAPH_IMAGES = 256
 """Most images of a run that is recorded as a graph: larger ones take so long that starting kernels does not count."""
@@ -49,8 +49,8 @@ class Workspace:
         self._layout = layout
         self._placement = layout.placement(capacity)
         self._arena = device.allocate(self._placement.arena_bytes, f"values of {capacity} images between layers")
-        self._input_bytes = capacity * bytes_per_image(layout.input_type)
-        self._output_bytes = [capacity * bytes_per_image(kind) for kind in layout.output_types]
+        self._input_bytes = capacity * layout.input_bytes
+        self._output_bytes = [capacity * nbytes for nbytes in layout.output_bytes]
         self._input: Memory | None = None
         self._outputs: dict[int, Memory] = {}
         self._pinned: tuple[PinnedMemory, list[PinnedMemory]] | None = None
@@ -58,7 +58,7 @@ class Workspace:
         self._owners: list[tuple[Event, object]] = []
         self.stream = Stream(device)
         self.done = Event(device)
-        self.last = identity(device, self.stream.handle)
+        self.last = self._number = identity(device, self.stream.handle)
 
     def pinned(self) -> tuple[PinnedMemory, list[PinnedMemory]]:
         """Host memory for the input and every output of ``capacity`` images."""
@@ -93,11 +93,11 @@ class Workspace:
         read, written = source, list(results)
         if source % ALIGNMENT:
             read = self.input_address()
-            before.append(Copy(self.device, "on the GPU", read, source, images * bytes_per_image(layout.input_type)))
+            before.append(Copy(self.device, "on the GPU", read, source, images * layout.input_bytes))
         for i, address in enumerate(results):
             if address % ALIGNMENT:
                 written[i] = self.output_address(i)
-                nbytes = images * bytes_per_image(layout.output_types[i])
+                nbytes = images * layout.output_bytes[i]
                 behind.append(Copy(self.device, "on the GPU", address, written[i], nbytes))
 
         def address_of(storage: str) -> int:
@@ -112,17 +112,19 @@ class Workspace:
                 "on the GPU",
                 written[i],
                 address_of(storage),
-                images * bytes_per_image(layout.output_types[i]),
+                images * layout.output_bytes[i],
             )
             for storage, i in layout.copies
         ]
         return [before, *([launch] for launch in launches(images, address_of)), [*copies, *behind]]
 
-    def run(self, images: int, source: int, results: Sequence[int], launches: MakeLaunches, stream: int) -> None:
-        """Start the computation of results (device addresses) on a stream; the context must be current."""
-        self._start(
-            (images, source, tuple(results)), stream, lambda: self.operations(images, source, results, launches)
-        )
+    def run(
+        self, images: int, source: int, results: Sequence[int], launches: MakeLaunches, stream: int, number: int
+    ) -> None:
+        """Start the computation of results (device addresses) on a stream of this :func:`identity`; the context must be
+        current."""
+        key = (images, source, tuple(results))
+        self._start(key, stream, number, lambda: self.operations(images, source, results, launches))
 
     def run_staged(self, images: int, launches: MakeLaunches) -> None:
         """The same on this workspace's own stream, from its pinned input to its pinned outputs."""
@@ -132,17 +134,17 @@ class Workspace:
             source = self.input_address()
             results = [self.output_address(i) for i in range(len(outputs))]
             layout = self._layout
-            there = Copy(self.device, "to the GPU", source, pinned.address, images * bytes_per_image(layout.input_type))
+            there = Copy(self.device, "to the GPU", source, pinned.address, images * layout.input_bytes)
             back: list[Startable] = [
-                Copy(self.device, "from the GPU", memory.address, result, images * bytes_per_image(kind))
-                for memory, result, kind in zip(outputs, results, layout.output_types, strict=True)
+                Copy(self.device, "from the GPU", memory.address, result, images * nbytes)
+                for memory, result, nbytes in zip(outputs, results, layout.output_bytes, strict=True)
             ]
             return [[there], *self.operations(images, source, results, launches), back]
 
-        self._start((images, 0, ()), self.stream.handle, operations)
+        self._start((images, 0, ()), self.stream.handle, self._number, operations)
 
     def _start(
-        self, key: tuple[int, int, tuple[int, ...]], stream: int, make: Callable[[], list[list[Startable]]]
+        self, key: tuple[int, int, tuple[int, ...]], stream: int, number: int, make: Callable[[], list[list[Startable]]]
     ) -> None:
         program = self._programs.get(key)
         if program is None:
@@ -150,7 +152,9 @@ class Workspace:
             while len(self._programs) > _PROGRAMS:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(key)
-        self._wait_for_last(stream)
+        if number != self.last:
+            self.done.delay(stream)
+            self.last = number
         program.starts += 1
         if program.graph is None and program.starts > 1 and key[0] <= GRAPH_IMAGES:
             program.graph = Graph(self.device, self.stream, lambda on: start_all(program.operations, on))
@@ -159,12 +163,6 @@ class Workspace:
         else:
             start_all(program.operations, stream)
         self.done.record(stream)
-
-    def _wait_for_last(self, stream: int) -> None:
-        now = identity(self.device, stream)
-        if now != self.last:
-            self.done.delay(stream)
-            self.last = now
 
     def keep(self, owner: object, stream: int) -> None:
         """Keep somebody's memory until what was started on the stream is done."""
@@ -188,13 +186,12 @@ class Workspaces:
         self._idle: list[Workspace] = []
         self._lock = threading.Lock()
 
-    def take(self, images: int, stream: int | None = None) -> Workspace:
-        """A workspace for so many images, best one that was used on this stream last, or is done. DeviceError where
-        memory does not suffice."""
-        with self._lock, self._device:
-            wanted = None if stream is None else identity(self._device, stream)
+    def take(self, images: int, number: int | None = None) -> Workspace:
+        """A workspace for so many images, best one that was used last on the stream of this :func:`identity`, or is
+        done. The context must be current. DeviceError where memory does not suffice."""
+        with self._lock:
             fitting = [each for each in self._idle if each.capacity >= images]
-            found = next((each for each in fitting if each.last == wanted), None) or next(
+            found = next((each for each in fitting if each.last == number), None) or next(
                 (each for each in fitting if each.done.reached()), None
             )
             if found is None and fitting and len(self._idle) >= _IDLE:
@@ -204,8 +201,7 @@ class Workspaces:
             if found is not None:
                 self._idle.remove(found)
                 return found
-        with self._device:
-            return Workspace(self._device, self._layout, 1 << (images - 1).bit_length())
+        return Workspace(self._device, self._layout, 1 << (images - 1).bit_length())
 
     def give(self, workspace: Workspace) -> None:
         """Hand it back; it may still be at work on the GPU."""
