@@ -85,8 +85,9 @@ EXPORTS = {
         REFERENCE Difference Engine MethodRange Model Plan Prediction Session Source Step StepTime ValueCheck
         Verification check_engine engines load method_ranges verify""",
     "binarynet.ops": """
-        ap2 ap2_value approx_sign binarize_weight convolutions drop identity_sign noise_key products random_words
-        round_to_ap2 sign stochastic_sign stochastic_weight swish_sign""",
+        ap2 ap2_value approx_sign binarize_weight convolutions drop identity_sign noise_key pack_bits products
+        random_words round_to_ap2 sign stochastic_sign stochastic_weight swish_sign unpack_bits xnor_conv2d
+        xnor_matmul""",
     "binarynet.layers": """
         LEAVES BatchNorm1d BatchNorm2d BinaryConv2d BinaryLayer BinaryLinear ContrastNormalization Estimator NoisyLayer
         Normalization Preprocessing ShiftBatchNorm1d ShiftBatchNorm2d Sign StochasticSign Weights Whitening

@@ -51,13 +51,19 @@ def steps(model: Path | None, data: Path | None) -> list[Step]:
     binarynet = (sys.executable, "-m", "binarynet")
     pytest = (sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider")
     cores = str(min(4, os.cpu_count() or 1))
+    trained = ("--model", str(model), "--data", str(data)) if model and data else ()
     found = [
         Step("info", (*binarynet, "info"), 60),
         Step("tests of kernels and runtime", (*pytest, "-n", cores, "tests/cuda", "tests/runtime", "tests/ops"), 420),
         Step("conformance", (*pytest, "-n", cores, "tests/conformance"), 420),
-        Step("figure 3", (*binarynet, "bench", "figure3", "--device", "cuda", "--json"), 300, "figure3.json"),
+        Step("figure 3", (*binarynet, "bench", "figure3", "--device", "cuda", *trained, "--json"), 300, "figure3.json"),
         Step("bench gemm", (*binarynet, "bench", "gemm", "--device", "cuda", "--json"), 300, "gemm.json"),
-        Step("bench model", (*binarynet, "bench", "model", "--device", "cuda", "--json"), 420, "model.json"),
+        Step(
+            "bench model",
+            (*binarynet, "bench", "model", "--device", "cuda", "--batch", "1,64,4096", "--json"),
+            420,
+            "model.json",
+        ),
         Step("tests of training", (*pytest, "-n", cores, "tests/training"), 300),
     ]
     if model and data:

@@ -340,6 +340,6 @@ def test_every_call_of_the_driver_may_fail(what, status):
             assert right(session.run(IMAGES))
         else:
             pytest.fail("the sweep has not come to its end")
-        assert errors > 5
+        assert errors > 3
         assert control.messages() == ""
         assert right(Session(GRAPH, device="cuda").run(IMAGES))

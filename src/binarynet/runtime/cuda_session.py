@@ -90,7 +90,7 @@ class CudaSession:
         self._lock = threading.Lock()
         self._workspaces = Workspaces(device, self._layout)
         self._results = ResultPool(device)
-        self._most_images: int | None = None
+        self._most_images: dict[bool, int] = {}  # by staged, see chunk
         types = self._layout.output_types
         self._dtypes = tuple(DTYPES[kind.kind] for kind in types)
         self._shapes = tuple(map(array_shape, types))
@@ -104,7 +104,7 @@ class CudaSession:
             check_out_array(out, *kinds[0])
         results = [np.asarray(out)] if out is not None else []
         results += [np.empty(shape, dtype) for dtype, shape in kinds[len(results) :]]
-        chunk = self.chunk()
+        chunk = self.chunk(staged=True)
         waiting: list[tuple[Workspace, int, int]] = []
         free: list[Workspace] = []
         with self.device, self._drained(waiting):
@@ -179,7 +179,7 @@ class CudaSession:
 
     def _start_chunks(self, given: View, number: int, addresses: Sequence[int], target: View | None) -> None:
         """Start all of it on the stream of ``given``, which has this number."""
-        stream, total, chunk, layout = given.stream, given.shape[0], self.chunk(), self._layout
+        stream, total, chunk, layout = given.stream, given.shape[0], self.chunk(staged=False), self._layout
         joined = target is not None and target.stream != stream
         if total == 0:
             return
@@ -220,7 +220,7 @@ class CudaSession:
 
     def plan(self, batch: int, why_engine: str) -> Plan:
         """See :meth:`binarynet.runtime.Session.plan`."""
-        layout, chunk = self._layout, self.chunk()
+        layout, chunk = self._layout, self.chunk(staged=True)
         images = min(batch, chunk)
         placement = layout.placement(images)
         steps = tuple(self._planned(i, images) for i in range(len(layout.steps)))
@@ -276,7 +276,7 @@ class CudaSession:
 
     def profile(self, images: Array, repeats: int) -> list[list[int]]:
         """Nanoseconds on the GPU's clock: for each repetition, those of each step over all chunks."""
-        chunk = self.chunk()
+        chunk = self.chunk(staged=True)
         times: list[list[int]] = []
         with self.device as device:
             workspace = self._workspaces.take(min(chunk, len(images)))
@@ -303,22 +303,22 @@ class CudaSession:
 
     # --- launches ---
 
-    def chunk(self) -> int:
-        """Most images that are computed at a time: a power of two."""
-        if self._most_images is None:
+    def chunk(self, staged: bool) -> int:
+        """Most images that are computed at a time, a power of two. Staged: between host and GPU."""
+        if staged not in self._most_images:
             layout = self._layout
-            staged = layout.input_bytes + sum(layout.output_bytes)
+            staging_bytes = layout.input_bytes + sum(layout.output_bytes) if staged else 0
             budget = min(_CHUNK_BYTES, self.device.free_memory() // 4)
             rows = max((step.block.rows(1) for step in layout.steps if step.block is not None), default=1)
             chunk = _MOST_CHUNK
             while chunk > 1 and (
-                chunk * staged > _STAGING_BYTES
+                chunk * staging_bytes > _STAGING_BYTES
                 or chunk * rows >= 1 << 31
                 or layout.placement(chunk).arena_bytes > budget
             ):
                 chunk //= 2
-            self._most_images = chunk
-        return self._most_images
+            self._most_images[staged] = chunk
+        return self._most_images[staged]
 
     def _make_launches(self, images: int, address_of: Callable[[str], int]) -> list[Startable]:
         return [

@@ -153,8 +153,8 @@ __device__ __forceinline__ u32 shared_address(const void* pointer) {
 
 #if __CUDA_ARCH__ >= 800
 // Asynchronous copies to shared memory (PTX ISA, cp.async): 16 bytes through the second-level cache only, or
-// 4 or 8 bytes. Where `valid` is false nothing is read and zeros are written; the address must be one that
-// exists all the same.
+// 4 or 8 bytes. Where `valid` is false the source size is 0: nothing is read, whatever the address, and zeros
+// are written.
 __device__ __forceinline__ void copy_async_16(u32 shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
                "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
