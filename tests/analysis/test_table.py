@@ -103,6 +103,7 @@ def test_every_constant_is_compared():
     [
         ("augmentation", "flip", True),
         ("augmentation", "crop_padding", 4),
+        ("augmentation", "rotation", 10.0),
         ("dataset", "options", {"whitening": "zca"}),
         ("optimizer", "weight_decay", 1e-4),
     ],

@@ -67,6 +67,11 @@ def test_another_schedule_takes_the_place_of_the_one_there_is():
     back = recipe.load(halving, ["optimizer.final_learning_rate=1e-6", "optimizer.schedule=exponential"])
     assert (back.optimizer.halve_every, back.optimizer.final_learning_rate) == (None, 1e-6)
     assert recipe.load(halving, ["optimizer.schedule=none", "optimizer.final_learning_rate=1e-6"]) == back
+    cosine = recipe.load("digits-mlp", ["optimizer.schedule=cosine"])
+    assert cosine.optimizer.final_learning_rate == recipe.load("digits-mlp").optimizer.final_learning_rate
+    assert recipe.load(cosine, HALVING).optimizer == halving.optimizer
+    with pytest.raises(RecipeError, match=r"final_learning_rate' is missing: optimizer.schedule 'cosine' needs it"):
+        recipe.load(halving, ["optimizer.schedule=cosine"])
     with pytest.raises(
         RecipeError, match=r"key 'optimizer.halve_every' is missing: optimizer.schedule 'halving' needs"
     ):

@@ -56,6 +56,10 @@ def test_packaged_recipes_are_valid_and_survive_being_written(name):
         ("augmentation.flip=1", "augmentation.flip: expected a boolean, got 1"),
         ("augmentation.crop=4", r"unknown key 'augmentation.crop'.*\[augmentation\] takes flip, crop_padding, crop_f"),
         ("augmentation.crop_padding=-1", "crop_padding: expected greater than or equal to 0, got -1"),
+        ("augmentation.rotation=181", "augmentation.rotation: expected less than or equal to 180, got 181"),
+        ("augmentation.scale=1", "augmentation.scale: expected less than 1, got 1"),
+        ("augmentation.shift=-1", "augmentation.shift: expected greater than or equal to 0, got -1"),
+        ("augmentation.bend=inf", "augmentation.bend: expected a finite number, got inf"),
         ("training.compile=3", "training.compile: expected a boolean, 'default', 'reduce-overhead', .*, got 3"),
         ("training.compile=reduce-overhed", r"got 'reduce-overhed' \(did you mean 'reduce-overhead'\?\)"),
         ("training.devices=0", "training.devices: expected greater than or equal to 1, got 0"),
@@ -72,6 +76,7 @@ def test_wrong_keys_and_values_are_named_with_what_is_allowed(override, message)
 def test_keys_that_contradict_each_other_are_named():
     raw = recipe.load("digits-mlp").model_dump(exclude_none=True)
     raw["optimizer"] |= {"schedule": "halving", "halve_every": 3}
+    assert recipe.load("digits-mlp", ["augmentation.bend=1", "augmentation.crop_fill=0"]).augmentation.crop_fill == 0
     with pytest.raises(
         RecipeError,
         match=r"final_learning_rate has no meaning with optimizer.schedule 'halving'; leave it out "
@@ -114,6 +119,10 @@ def test_schedules():
     assert exponential.rate(0, 60) == 3e-3
     assert exponential.rate(30, 60) == pytest.approx(3e-4)
     assert exponential.rate(60, 60) == pytest.approx(3e-5)
+    cosine = recipe.load("digits-mlp", ["optimizer.schedule=cosine", "optimizer.final_learning_rate=1e-3"]).optimizer
+    assert cosine.rate(0, 60) == 3e-3
+    assert [cosine.rate(epoch, 60) for epoch in (20, 30, 40)] == pytest.approx([2.5e-3, 2e-3, 1.5e-3])
+    assert cosine.rate(60, 60) == pytest.approx(1e-3)
 
 
 def test_missing_keys_are_named():

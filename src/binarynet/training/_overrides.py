@@ -12,8 +12,12 @@ from binarynet.training._recipe_text import parse_value
 UNSET = "none"
 """As a value it leaves the key out; quoted (``"none"``) it is the text."""
 
-SCHEDULE_KEYS = {"exponential": "final_learning_rate", "halving": "halve_every"}
-"""The key of the optimizer's section that belongs to each schedule, and to no other."""
+SCHEDULE_KEYS = {
+    "exponential": "final_learning_rate",
+    "halving": "halve_every",
+    "cosine": "final_learning_rate",
+}
+"""The key of the optimizer's section that each schedule needs; it takes none of the others'."""
 
 
 def apply(raw: dict[str, Any], overrides: Iterable[str]) -> None:
@@ -36,7 +40,7 @@ def apply(raw: dict[str, Any], overrides: Iterable[str]) -> None:
         given.append(tuple(path))
     if ("optimizer", "schedule") in given:
         chosen = _value(raw, "optimizer", "schedule") or "exponential"
-        _leave_out(raw, "optimizer", {key for name, key in SCHEDULE_KEYS.items() if name != chosen}, given)
+        _leave_out(raw, "optimizer", set(SCHEDULE_KEYS.values()) - {SCHEDULE_KEYS.get(chosen)}, given)
     if ("model", "name") in given:
         now = _value(raw, "model", "name")
         known = models.available()

@@ -2,7 +2,7 @@
 
 seed = 1234
 [dataset]       name, options
-[augmentation]  random flips and crops of training images
+[augmentation]  random flips, crops and warps of training images
 [model]         name, and the options of that architecture (``binarynet.models.options``)
 [optimizer]     which one, learning rates, Glorot scaling, moments
 [training]      epochs, batches, checkpoints, device
@@ -11,6 +11,7 @@ seed = 1234
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Iterable
 from importlib import resources
@@ -69,8 +70,9 @@ class OptimizerSection(Section):
             :class:`binarynet.optim.ShiftAdaMax`.
         learning_rate: of the first epoch.
         schedule: "exponential" (Theano): epoch e (from 0) of n has ``learning_rate * (final / first) ** (e / n)``.
-            "halving" (Torch7): it has ``learning_rate / 2 ** (e // halve_every)``.
-        final_learning_rate: what the rate decays towards; of the exponential schedule, which needs it.
+            "halving" (Torch7): it has ``learning_rate / 2 ** (e // halve_every)``. "cosine" (not the paper's): it has
+            ``final + (first - final) * (1 + cos(pi * e / n)) / 2``.
+        final_learning_rate: what the rate falls towards; of the exponential and cosine schedules, which need it.
         halve_every: number of epochs; of the halving schedule, which needs it.
         glorot_scaling: multiply the rate of latent weights by their layer's Glorot factor.
         glorot_power_of_two: round these factors to powers of two, as the paper's CIFAR-10 and SVHN programs do.
@@ -81,7 +83,7 @@ class OptimizerSection(Section):
 
     name: Literal["adam", "adamax_shift"] = "adam"
     learning_rate: Positive
-    schedule: Literal["exponential", "halving"] = "exponential"
+    schedule: Literal["exponential", "halving", "cosine"] = "exponential"
     final_learning_rate: Positive | None = None
     halve_every: Annotated[int, Field(ge=1)] | None = None
     glorot_scaling: bool = True
@@ -100,9 +102,9 @@ class OptimizerSection(Section):
     @model_validator(mode="after")
     def _schedule_has_its_keys(self) -> OptimizerSection:
         needed = SCHEDULE_KEYS[self.schedule]
-        (foreign,) = set(SCHEDULE_KEYS.values()) - {needed}
         if getattr(self, needed) is None:
             raise ValueError(f"the key 'optimizer.{needed}' is missing: optimizer.schedule {self.schedule!r} needs it")
+        (foreign,) = set(SCHEDULE_KEYS.values()) - {needed}
         if getattr(self, foreign) is not None:
             raise ValueError(
                 f"optimizer.{foreign} has no meaning with optimizer.schedule {self.schedule!r}; leave it out "
@@ -122,6 +124,9 @@ class OptimizerSection(Section):
         if self.halve_every is not None:
             return self.learning_rate * 0.5 ** (epoch // self.halve_every)
         assert self.final_learning_rate is not None
+        if self.schedule == "cosine":
+            left = (1 + math.cos(math.pi * epoch / epochs)) / 2
+            return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * left
         ratio = self.final_learning_rate / self.learning_rate
         return float(self.learning_rate * ratio ** (epoch / epochs))
 
@@ -200,19 +205,36 @@ class AugmentationSection(Section):
     Attributes:
         flip: mirror each image left to right with probability 1/2.
         crop_padding: put so many pixels around each image and cut its size out again at a random place; 0 is off.
-        crop_fill: the byte that those pixels have. No byte stands for 0 (the network sees 2u - 255, which is odd);
-            128 stands for +1, 1/255 of the paper's scale. Take 0 for drawings on black.
+        crop_fill: the byte that those pixels have, and those around an image that is warped. No byte stands for 0 (the
+            network sees 2u - 255, which is odd); 128 stands for +1, 1/255 of the paper's scale. Take 0 for drawings on
+            black.
+        rotation, scale, shift, bend: warp each image: rotate it by up to so many degrees either way, multiply its size
+            by 1 - scale to 1 + scale, shift it by up to so many pixels (and fractions) along both axes, bend it
+            smoothly by so many pixels (a standard deviation); see :class:`binarynet.training.warping.Warp`. What is
+            warped is flipped and cropped afterwards. 0 is off.
     """
 
     flip: bool = False
     crop_padding: Annotated[int, Field(ge=0)] = 0
     crop_fill: Annotated[int, Field(ge=0, le=255)] = 128
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scale: Probability = 0.0
+    shift: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    bend: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
     @model_validator(mode="after")
     def _fill_needs_padding(self) -> AugmentationSection:
-        if self.crop_fill != 128 and not self.crop_padding:
-            raise ValueError("augmentation.crop_fill has no meaning without augmentation.crop_padding")
+        if self.crop_fill != 128 and not self.crop_padding and not self.warps():
+            raise ValueError(
+                "augmentation.crop_fill has no meaning without augmentation.crop_padding, rotation, scale, shift or "
+                "bend"
+            )
         return self
+
+    def warps(self) -> dict[str, float]:
+        """What :class:`binarynet.training.warping.Warp` is told but the fill; empty where images keep their shape."""
+        amounts = {"rotation": self.rotation, "scale": self.scale, "shift": self.shift, "bend": self.bend}
+        return amounts if any(amounts.values()) else {}
 
 
 class Recipe(Section):
