@@ -3,6 +3,8 @@
 # make test-arm  only those
 # make check  format, lint, types, import rules, compiler warnings
 # make bench  this machine, side by side with what is installed
+# make cell   a cell of the paper's table, from training to its record: make cell ARGS="mnist-theano --data DIR"
+# make results  README's table of results, from the recorded runs
 # make gpu    what needs an NVIDIA GPU: tests, compute-sanitizer, benchmarks, in one report
 
 PYTHON ?= python3
@@ -18,7 +20,7 @@ DEMO := demo-out
 # One thread per test process and for the tools underneath: the processes already use all cores.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-arm check format bench gpu clean
+.PHONY: setup demo test test-arm check format bench cell results gpu clean
 
 setup: $(VENV)/.native
 
@@ -68,6 +70,12 @@ format: setup
 
 bench: setup
 	$(BIN)/binarynet bench
+
+cell: setup
+	$(BIN)/python tools/cell.py $(ARGS)
+
+results: setup
+	$(BIN)/python tools/results.py
 
 gpu: setup
 	$(BIN)/python tools/gpu.py

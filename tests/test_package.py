@@ -17,7 +17,9 @@ from binarynet import errors
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden" / "version1.bnn"
-TORCH_FREE = ["encoding", "errors", "files", "graph", "fileformat", "runtime", "analysis", "data", "cli", "cli.app"]
+TORCH_FREE = [
+    *("encoding", "errors", "files", "graph", "fileformat", "runtime", "analysis", "data", "zoo", "cli", "cli.app")
+]
 HEAVY = ("torch", "lightning", "torchmetrics", "pydantic", "matplotlib", "tensorboard", "sklearn", "scipy")
 
 
@@ -74,7 +76,8 @@ def test_packed_networks_work_where_torch_is_not_installed():
 
 EXPORTS = {
     "binarynet": """
-        __version__ analysis data encoding errors fileformat graph layers lowering models ops optim runtime training
+        __version__ analysis data encoding errors fileformat graph layers lowering models ops optim runtime
+        training zoo
         BinaryNetError Graph Model Prediction Session load pack train verify""",
     "binarynet.graph": """
         Affine Convolution Dense Flatten Graph GraphBuilder Input MaxPool Node Threshold ValueType Window check_images
@@ -95,6 +98,7 @@ EXPORTS = {
     "binarynet.optim": """
         Bop ClippedAdam PRINTED_BETAS PRINTED_LR ShiftAdaMax adam clip_after_step clip_latent_weights glorot_factor
         latent_weights parameter_groups shift_adamax""",
+    "binarynet.zoo": "PREFIX Card available card cards is_name path_of resolve",
     "binarynet.models": "available build convnet mlp options register register_network",
 }
 

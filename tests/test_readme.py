@@ -32,7 +32,7 @@ def test_own_network_then_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyP
     exec(block_with("nn.Sequential("), {})
     (tmp_path / "mnist.bnn").rename(tmp_path / "digits.bnn")
     names: dict[str, object] = {"images": np.zeros((3, 28, 28, 1), np.uint8)}
-    exec(block_with("bn.load("), names)
+    exec(block_with("result.labels"), names)
     result = names["result"]
     assert isinstance(result, bn.Prediction)
     assert len(result.labels) == 3

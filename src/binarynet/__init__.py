@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "analysis", "data", "encoding", "errors", "fileformat", "graph", "layers", "lowering", "models", "ops", "optim",
-    "runtime", "training",
+    "runtime", "training", "zoo",
 )  # fmt: skip
 _NAMES = {
     "BinaryNetError": "errors",

@@ -16,6 +16,13 @@ BinaryNetError
   ConnectionLostError       another process of a run has ended
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class BinaryNetError(Exception):
     """Base of all errors that binarynet raises on purpose."""
@@ -75,3 +82,11 @@ class ConnectionLostError(BinaryNetError):
 
 INSTALL_TRAIN = 'pip install "binarynet[train]" (in a checkout: pip install ".[train]")'
 """What to do where a library of the training extra is missing."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` where something similar is known, else nothing: for messages about unknown names."""
+    import difflib
+
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from binarynet.analysis.paper import EXPERIMENTS
-from binarynet.analysis.table import FinishedRun, Result, differences, flatten, in_words, place, results
+from binarynet.analysis.table import Result, TrainedRun, differences, flatten, in_words, place, results
 
 BY_NAME = {experiment.recipe: experiment for experiment in EXPERIMENTS}
 
@@ -31,7 +31,7 @@ def paper_recipe(name: str) -> dict[str, Any]:
     return copy.deepcopy(recipe)
 
 
-def finished(recipe: dict[str, Any], wrong: int = 100, images: int = 10_000, **changes: Any) -> FinishedRun:
+def finished(recipe: dict[str, Any], wrong: int = 100, images: int = 10_000, **changes: Any) -> TrainedRun:
     experiment = BY_NAME.get(recipe["name"])
     sizes = dict(experiment.sizes) if experiment else {"train": 10, "validation": 5, "test": images}
     fields: dict[str, Any] = {
@@ -51,10 +51,10 @@ def finished(recipe: dict[str, Any], wrong: int = 100, images: int = 10_000, **c
         "machine": None,
         "versions": {},
     }
-    return FinishedRun(**(fields | changes))
+    return TrainedRun(**(fields | changes))
 
 
-def only(run: FinishedRun) -> Result:
+def only(run: TrainedRun) -> Result:
     (found,), remarks = results([run])
     assert remarks == ()
     return found
@@ -246,3 +246,21 @@ def test_values_in_words(value, words):
 
 def test_flatten():
     assert flatten({"a": 1, "b": {"c": (1, 2), "d": {"e": None}, "f": {}}}) == {"a": 1, "b.c": [1, 2], "b.d.e": None}
+
+
+def test_what_was_not_finished_is_a_result_of_its_own():
+    recipe = paper_recipe("mnist-theano")
+    whole, stopped = finished(recipe), finished(recipe | {"seed": 2}, epochs=7, finished=False)
+    found, remarks = results([whole, stopped])
+    assert remarks == ()
+    assert [(result.finished, result.by_the_paper, result.in_short) for result in found] == [
+        (True, True, ""),
+        (False, False, "unfinished"),
+    ]
+    assert len(results([stopped, finished(recipe | {"seed": 3}, epochs=8, finished=False)])[0]) == 2
+
+
+def test_a_difference_in_short():
+    (found,) = only(finished(paper_recipe("mnist-theano") | {"augmentation": {"crop_padding": 1}})).differences
+    assert found.here_in_short == "crops, padding 1"
+    assert str(found) == "crops, padding 1 (the paper has none)"

@@ -9,6 +9,7 @@ import pytest
 
 from binarynet.data import digits, load, status
 from binarynet.data._splits import split_exactly
+from binarynet.data.dataset import Split
 from binarynet.errors import DataError, UsageError
 
 
@@ -20,6 +21,20 @@ def test_split_is_the_fixed_one():
         digest.update(split.images.tobytes())
         digest.update(split.labels.astype("<i8").tobytes())
     assert digest.hexdigest() == "4d7c104a29a41c67f1c6575ce4f2fb51a08902566cc19e2138c6547e799bee83"
+
+
+def test_checksums_tell_parts_from_each_other_and_notice_a_change():
+    splits = load("digits").splits()
+    sums = [split.sha256() for split in splits.values()]
+    assert sums == [split.sha256() for split in load("digits").splits().values()]
+    assert len({*sums}) == 3
+    test = splits["test"]
+    images, labels = test.images.copy(), test.labels.copy()
+    images[0, 0, 0, 0] ^= 1
+    labels[-1] = (labels[-1] + 1) % 10
+    reshaped = test.images.reshape(len(test), 4, 16, 1)
+    changed = [Split(images, test.labels), Split(test.images, labels), Split(reshaped, test.labels), test]
+    assert [split.sha256() == sums[2] for split in changed] == [False, False, False, True]
 
 
 def test_shapes_and_values():

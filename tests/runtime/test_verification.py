@@ -101,6 +101,21 @@ def test_values_that_the_baseline_lacks_come_from_the_reference():
     assert [check.name for check in result.checks] == ["sign1", "sign2", "scores"]
 
 
+def test_without_the_reference(monkeypatch):
+    monkeypatch.setattr(verification, "evaluate", None)  # which it is then not called
+    one = NATIVE[-1]
+    with pytest.raises(UsageError, match=f"there is nothing to compare with '{one}'"):
+        verify(GRAPH, IMAGES, engine_names=[one], reference=False)
+    result = verify(GRAPH, IMAGES, engine_names=NATIVE, reference=False)
+    assert (result.exact, result.baseline, result.engines) == (True, NATIVE[0], tuple(NATIVE[1:]))
+    scores = {"scores only": lambda chunk, names: evaluate(GRAPH, chunk, ["scores"])}
+    result = verify(GRAPH, IMAGES, extra=scores, reference=False)
+    assert (result.exact, result.engines) == (True, tuple(NATIVE))
+    wrong = {"changed": source_of(changed(GRAPH, "sign2", falling=~GRAPH.node("sign2").falling))}
+    assert not verify(GRAPH, IMAGES, extra=wrong, reference=False).exact
+    assert [check.name for check in result.checks] == ["sign1", "sign2", "scores"]
+
+
 def test_a_second_source_may_lack_values_but_not_the_result():
     sources = {"whole": source_of(GRAPH), "scores only": lambda chunk, names: evaluate(GRAPH, chunk, ["scores"])}
     assert verify(GRAPH, IMAGES, extra=sources).engines == ("scores only", REFERENCE, *NATIVE)

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from binarynet.errors import FileFormatError
-from binarynet.training.progress import EpochRow, Progress, to_csv
+from binarynet.training.progress import EpochRow, Progress, from_csv, to_csv
 
 
 def row(epoch, error):
@@ -73,3 +73,31 @@ def test_table():
         "epoch,steps,learning_rate,training_cost,validation_cost,validation_error,seconds\n"
         "1,10,0.001,0.5,0.25,0.5,1.5\n"
     )
+
+
+def test_the_table_reads_back():
+    progress, _ = finished(0.3, 1 / 3, 0.1, 0.2)
+    again = from_csv(to_csv(progress.history), "x")
+    assert again.history == progress.history
+    assert (again.epoch, again.best_epoch, again.best_error) == (4, 3, 0.1)
+    assert again.train_seconds == 4 * 1.5
+    assert from_csv(to_csv([]), "x") == Progress()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("epoch", "epochs"),
+        lambda text: text.replace("\n2,", "\n3,"),
+        lambda text: text.replace("0.3", "1.3"),
+        lambda text: text.replace("0.3", "nan"),
+        lambda text: text.replace("0.3", "much"),
+        lambda text: text.replace(",0.3", ""),
+        lambda text: text.replace("0.3", "0.3,1"),
+    ],
+)
+def test_other_tables_are_refused(damage):
+    text = to_csv(finished(0.3, 0.1)[0].history)
+    assert damage(text) != text
+    with pytest.raises(FileFormatError, match="x: not a table of epochs"):
+        from_csv(damage(text), "x")

@@ -12,6 +12,7 @@ from binarynet.analysis.layers import ActivationMemory, Layer, activation_memory
 from binarynet.analysis.repetition import FilterRepetition, filter_repetition
 from binarynet.errors import FileFormatError
 from binarynet.fileformat import PackedNetwork, Section
+from binarynet.zoo import resolve
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ class Account:
 
 
 def account(path: str | os.PathLike[str]) -> Account:
-    """Account for every byte of a .bnn file.
+    """Account for every byte of a .bnn file, or of a network of the zoo (``zoo:NAME``).
 
     Raises:
         FileFormatError: the file is not a valid .bnn file, or its parts do not add up to its size.
     """
     network, sections = fileformat.read_with_sections(path)
-    file_bytes = os.stat(path).st_size
+    file_bytes = os.stat(resolve(path)).st_size
     listed = sum(section.num_bytes for section in sections)
     if listed != file_bytes:
         raise FileFormatError(f"{path}: its parts add up to {listed} bytes, the file has {file_bytes}: it has changed")

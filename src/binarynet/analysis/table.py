@@ -52,6 +52,9 @@ _LABELS = {
     "optimizer.halve_every": "epochs per halving",
     "optimizer.glorot_scaling": "Glorot scaling",
     "optimizer.glorot_power_of_two": "Glorot factors as powers of two",
+    "augmentation.flip": "flips",
+    "augmentation.crop_padding": "crops, padding",
+    "augmentation.crop_fill": "fill of crops",
     "dataset.options.extra": "the extra training file",
 }
 _WIDTHS = ("model.hidden", "model.blocks", "model.dense")
@@ -69,8 +72,8 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A finished run as plain values.
+class TrainedRun:
+    """A run as plain values.
 
     Attributes:
         path: its folder.
@@ -85,6 +88,7 @@ class FinishedRun:
         train_seconds, cpu_seconds: wall and processor time of training with validation.
         machine: None where the record does not say.
         versions: package to version.
+        finished: False for a run that was stopped before the epochs of its recipe were over.
     """
 
     path: str
@@ -102,6 +106,7 @@ class FinishedRun:
     cpu_seconds: float
     machine: Machine | None
     versions: Mapping[str, str]
+    finished: bool = True
 
     @property
     def seed(self) -> int:
@@ -138,12 +143,16 @@ class Difference:
     here: Any
     assumed: bool = False
 
+    @property
+    def here_in_short(self) -> str:
+        """Only what it is in the recipe."""
+        return f"{_LABELS.get(self.key, self.key)} {in_words(self.here)}"
+
     def __str__(self) -> str:
-        label = _LABELS.get(self.key, self.key)
         wanted = "the paper has none" if self.paper is None else f"paper {in_words(self.paper)}"
         if self.assumed:
             wanted = f"the full form {in_words(self.paper)}, the paper states none"
-        return f"{label} {in_words(self.here)} ({wanted})"
+        return f"{self.here_in_short} ({wanted})"
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class Result:
     """
 
     experiment: Experiment | None
-    runs: tuple[FinishedRun, ...]
+    runs: tuple[TrainedRun, ...]
     differences: tuple[Difference, ...]
     why_not: str
 
@@ -169,12 +178,17 @@ class Result:
     @property
     def by_the_paper(self) -> bool:
         """Whether it was trained as the paper's cell was. (Missing images do not count, but are told.)"""
-        return self.experiment is not None and not self.differences
+        return self.experiment is not None and not self.differences and self.finished
+
+    @property
+    def finished(self) -> bool:
+        """False for a run that was stopped before its last epoch; it is a result of its own."""
+        return all(run.finished for run in self.runs)
 
     @property
     def in_short(self) -> str:
-        """How it is not the paper's: "shorter", "narrower", "altered" (in other constants); "" where it is."""
-        words = []
+        """How it is not the paper's: "unfinished", "shorter", "narrower", "altered" (in other constants); else ""."""
+        words = [] if self.finished else ["unfinished"]
         changed = {difference.key for difference in self.differences}
         if self.experiment is not None:
             epochs, weights = self.runs[0].recipe["training"]["epochs"], self.runs[0].weights
@@ -209,24 +223,25 @@ class Result:
         )
 
 
-def results(runs: Iterable[FinishedRun]) -> tuple[tuple[Result, ...], tuple[str, ...]]:
+def results(runs: Iterable[TrainedRun]) -> tuple[tuple[Result, ...], tuple[str, ...]]:
     """Group runs by recipe, in the order of their first run.
 
     Returns:
         the results, and remarks on runs that were left out: a second run with recipe and seed of another one is no
         second measurement.
     """
-    groups: dict[str, dict[int, FinishedRun]] = {}
+    groups: dict[str, dict[int, TrainedRun]] = {}
     remarks = []
     for run in runs:
         flat = _of_a_result(run.recipe)
-        group = groups.setdefault(json.dumps([run.data, flat, dict(run.sizes)], sort_keys=True), {})
+        stopped = None if run.finished else run.epochs
+        group = groups.setdefault(json.dumps([run.data, flat, dict(run.sizes), stopped], sort_keys=True), {})
         if (known := group.setdefault(run.seed, run)) is not run:
             remarks.append(f"{run.path}: left out of the table: same recipe and seed ({run.seed}) as {known.path}")
     return tuple(_result(tuple(group.values())) for group in groups.values()), tuple(remarks)
 
 
-def _result(runs: Sequence[FinishedRun]) -> Result:
+def _result(runs: Sequence[TrainedRun]) -> Result:
     experiment, why_not = place(runs[0].data, runs[0].recipe)
     differing = () if experiment is None else differences(runs[0].recipe, experiment)
     return Result(experiment, tuple(runs), differing, why_not)

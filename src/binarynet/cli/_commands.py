@@ -19,6 +19,7 @@ from binarynet.cli.predict import predict
 from binarynet.cli.reproduce import reproduce
 from binarynet.cli.train import train
 from binarynet.cli.verify import verify
+from binarynet.cli.zoo import zoo
 
 
 class Interrupted(Exception):
@@ -65,5 +66,6 @@ app.command()(_carry_interrupt(predict))
 app.command()(_carry_interrupt(inspect))
 app.command()(_carry_interrupt(reproduce))
 app.add_typer(bench.group(_carry_interrupt), name="bench")
+app.command()(_carry_interrupt(zoo))
 app.command()(_carry_interrupt(datasets))
 app.command()(_carry_interrupt(info))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from binarynet.errors import DataError, UsageError
+from binarynet.zoo import resolve
 
 if TYPE_CHECKING:
     from binarynet.data import ImagePolicy
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def is_run(path: Path) -> bool:
-    """True for a run's folder, False for a file.
+    """True for a run's folder, False for a file (``zoo:NAME`` is one).
 
     Raises:
         DataError: there is nothing.
+        UsageError: the zoo has no such network.
     """
-    if not path.exists():
+    if not resolve(path).exists():
         raise DataError(f"{path}: no such run folder or .bnn file")
     return path.is_dir()
 
@@ -29,9 +31,9 @@ def require_file(path: Path) -> None:
     """For commands that take a packed network only.
 
     Raises:
-        UsageError: a folder; a run's folder is said to be one.
+        UsageError: a folder (a run's folder is said to be one), or a name that the zoo does not have.
     """
-    if not path.is_dir():
+    if not resolve(path).is_dir():
         return
     packed = path / "model.bnn"
     if not (path / "run.json").exists():

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from binarynet.cli._records import is_record, read_record, records_in, table_run
 from binarynet.errors import BinaryNetError, DataError, NonFiniteError, UnsupportedLayerError, UsageError
+from binarynet.zoo import is_name, resolve
 
 if TYPE_CHECKING:
     from binarynet.analysis import Account
     from binarynet.analysis.reproduction import Curve, Reproduction, Subject
-    from binarynet.analysis.table import FinishedRun
+    from binarynet.analysis.table import TrainedRun
     from binarynet.training import Recipe, RunResult
 
 log = logging.getLogger("binarynet.reproduce")
@@ -25,28 +27,35 @@ class Given:
     """One thing to look at.
 
     Attributes:
-        kind: "file" (.bnn), "run" (a finished one) or "recipe" (train, resume or read its run).
+        kind: "file" (.bnn), "run" (a finished one), "record" (a recorded one) or "recipe" (train, resume or read its
+            run).
         path: of the file or of the run's folder.
         recipe: what to train by.
     """
 
-    kind: Literal["file", "run", "recipe"]
+    kind: Literal["file", "run", "record", "recipe"]
     path: Path
     recipe: Recipe | None = None
 
 
 def understand(
-    arguments: Sequence[str], runs: Path, seeds: Sequence[int] = (), threads: int | None = None
+    arguments: Sequence[str],
+    runs: Path,
+    seeds: Sequence[int] = (),
+    threads: int | None = None,
+    records: Sequence[Path] = (),
 ) -> list[Given]:
     """What the arguments mean, all of them checked before anything is trained.
 
-    Without arguments it is every finished run in ``runs``, maybe none.
+    Without arguments it is every finished run in ``runs`` and every recorded one in ``records``, maybe none.
 
     Args:
-        arguments: names of recipes, ``.toml`` files, folders of runs, ``.bnn`` files.
+        arguments: names of recipes, ``.toml`` files, folders of runs or recorded runs, or with several of them,
+            ``.bnn`` files.
         runs: where recipes have their runs, in folders of their names.
         seeds: train recipes with each of these instead of their own seed, in ``runs/NAME-seed-SEED``.
         threads: train recipes with so many instead of their own number.
+        records: folders with recorded runs.
 
     Raises:
         UsageError: an argument that is none of these, or an unfinished run.
@@ -58,6 +67,9 @@ def understand(
             raise UsageError(f"{option} is for recipes, which are trained; name one")
     if not arguments:
         given = list(_finished_in(runs))
+        given += [
+            Given("record", path) for folder in records for path in records_in(folder) if not _is_one_of(path, given)
+        ]
     seen: dict[Path, Given] = {}
     for one in given:
         seen.setdefault(one.path.resolve(), one)
@@ -66,9 +78,17 @@ def understand(
 
 def _understand(argument: str, runs: Path, seeds: Sequence[int], threads: int | None) -> Iterator[Given]:
     path = Path(argument).expanduser()
-    if path.is_dir() and not _is_recipe(argument):
-        _require_finished(path)
-        yield Given("run", path)
+    if is_name(argument):
+        resolve(argument)
+        yield Given("file", path)
+    elif path.is_dir() and not _is_recipe(argument):
+        if is_record(path):
+            yield Given("record", path)
+        elif several := [*_finished_in(path)]:
+            yield from several
+        else:
+            _require_finished(path)
+            yield Given("run", path)
     elif path.suffix == ".bnn":
         if not path.is_file():
             raise DataError(f"{path}: there is no such file")
@@ -128,8 +148,11 @@ def _epochs_done(path: Path, record: Mapping[str, Any]) -> int:
 
 
 def _finished_in(runs: Path) -> Iterator[Given]:
-    """Every finished run in a folder; others are named in a note."""
+    """Every finished or recorded run in a folder; others are named in a note."""
     for path in sorted(runs.iterdir()) if runs.is_dir() else ():
+        if is_record(path):
+            yield Given("record", path)
+            continue
         if not (path / "run.json").is_file():
             continue
         try:
@@ -140,12 +163,21 @@ def _finished_in(runs: Path) -> Iterator[Given]:
             yield Given("run", path)
 
 
+def _is_one_of(record: Path, runs: Sequence[Given]) -> bool:
+    """Whether a recorded run is given as a run already."""
+    from binarynet.cli._runs import provenance_of
+
+    keys = ("recipe", "seed", "started")
+    mine = provenance_of(record)
+    return any(all(provenance_of(one.path)[key] == mine[key] for key in keys) for one in runs)
+
+
 @dataclass(frozen=True)
 class _Part:
-    """What one given thing contributes; a file has neither run nor curve."""
+    """What one given thing contributes; a file has neither run nor curve, a recorded run maybe no network."""
 
-    subject: Subject
-    run: FinishedRun | None = None
+    subject: Subject | None
+    run: TrainedRun | None = None
     curve: Curve | None = None
 
 
@@ -169,7 +201,7 @@ def carry_out(given: Sequence[Given], data_dir: Path | None, show: Literal["bar"
     return Reproduction(
         found,
         tuple(part.curve for part in ordered if part.curve is not None),
-        tuple(part.subject for part in ordered),
+        tuple(part.subject for part in ordered if part.subject is not None),
         remarks,
     )
 
@@ -186,9 +218,24 @@ def _needs_training(one: Given) -> bool:
 def _part(one: Given, label: str, data_dir: Path | None, show: Literal["bar", "lines"]) -> _Part:
     if one.kind == "file":
         return _Part(_file_subject(one.path, label))
+    if one.kind == "record":
+        return _recorded_part(one.path, label)
     result = _train(one, data_dir, show)
-    run = _finished_run(one.path, result)
+    run = _table_run(one.path, result)
     return _Part(_run_subject(one.path, label), run, _curve(label, run, result))
+
+
+def _recorded_part(path: Path, label: str) -> _Part:
+    """Of a recorded run; its network is at hand where the zoo has it."""
+    from binarynet import zoo
+
+    found = read_record(path)
+    run = found.table_run()
+    told = label if run.finished else f"{label}, {run.epochs} of {found.recipe.training.epochs} epochs"
+    sha256 = (found.summary["packed"] or {}).get("sha256")
+    kept = [card.name for card in zoo.cards() if card.sha256 == sha256]
+    subject = _file_subject(Path(f"{zoo.PREFIX}{kept[0]}"), f"{label}, zoo:{kept[0]}") if kept else None
+    return _Part(subject, run, _curve(told, run, found.result()))
 
 
 def _labels(given: Sequence[Given]) -> list[str]:
@@ -215,34 +262,14 @@ def _train(one: Given, data_dir: Path | None, show: Literal["bar", "lines"]) -> 
     return train(recipe, data_dir=data_dir, out=one.path, resume=recipe is None or run.exists(), show=show)
 
 
-def _finished_run(path: Path, result: RunResult) -> FinishedRun:
-    from binarynet.analysis.table import FinishedRun, Machine
+def _table_run(path: Path, result: RunResult) -> TrainedRun:
     from binarynet.training.run_directory import RunDirectory
 
     run = RunDirectory(path)
-    record: dict[str, Any] = run.read_provenance()
-    machine = record["machine"]
-    known = ("processor", "cores", "threads", "device")
-    return FinishedRun(
-        path=str(path),
-        recipe=run.read_recipe().model_dump(mode="json"),
-        data=record["dataset"]["name"],
-        sizes=record["dataset"]["sizes"],
-        notes=tuple(record["dataset"].get("notes", ())),
-        weights=record["network"]["binary_weights"],
-        epochs=record["epochs"],
-        best_epoch=result.best_epoch,
-        validation_error=result.validation_error,
-        test_errors=result.test_errors,
-        test_images=result.test_images,
-        train_seconds=result.train_seconds,
-        cpu_seconds=result.cpu_seconds,
-        machine=Machine(**{key: machine[key] for key in known}) if machine is not None else None,
-        versions=record["versions"],
-    )
+    return table_run(path, run.read_recipe(), run.read_provenance(), result.test_errors, result.test_images)
 
 
-def _curve(label: str, run: FinishedRun, result: RunResult) -> Curve:
+def _curve(label: str, run: TrainedRun, result: RunResult) -> Curve:
     from binarynet.analysis.reproduction import Curve
 
     return Curve(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from binarynet.analysis.reproduction import Curve, Reproduction
-    from binarynet.analysis.table import FinishedRun, Machine, Result
+    from binarynet.analysis.table import Machine, Result, TrainedRun
 
 COLUMNS = 100
 _RUNS_BESIDE_EACH_OTHER = 4
@@ -90,7 +90,8 @@ def _add_own_rows(table: object, setting: str, results: Sequence[Result]) -> Non
             behind.append(f"[{number}]")
         else:
             cells = [_own(result) if data == result.experiment.data else "" for data in paper.DATA_NAMES]
-            rows.append([f"    own, {printable(result.name)}", *cells, f"[{number}] not the paper's"])
+            why = "not the paper's" if result.finished else "not finished"
+            rows.append([f"    own, {printable(result.name)}", *cells, f"[{number}] {why}"])
     table.add_row(Text("    own, by the paper's recipe"), *own.values(), Text(" ".join(behind)), style="bold")
     for row in rows:
         table.add_row(*map(Text, row), style="bold")
@@ -150,7 +151,7 @@ def _print_result(console: Console, number: int, result: Result) -> None:
     console.print(table)
 
 
-def _error(run: FinishedRun) -> str:
+def _error(run: TrainedRun) -> str:
     low, high = run.interval()
     return (
         f"{percent(run.test_error)} ({run.test_errors:,} of {run.test_images:,} wrong; "
@@ -158,11 +159,12 @@ def _error(run: FinishedRun) -> str:
     )
 
 
-def _epochs(run: FinishedRun) -> str:
-    return f"{run.epochs:,}, selected {run.best_epoch:,} (validation error {percent(run.validation_error)})"
+def _epochs(run: TrainedRun) -> str:
+    so_far = "" if run.finished else f" of {run.recipe['training']['epochs']:,} so far"
+    return f"{run.epochs:,}{so_far}, selected {run.best_epoch:,} (validation error {percent(run.validation_error)})"
 
 
-def _training(run: FinishedRun) -> str:
+def _training(run: TrainedRun) -> str:
     from binarynet.analysis.units import in_time
 
     times = f"{in_time(run.train_seconds)} ({in_time(run.cpu_seconds)} of processor time)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -64,10 +65,16 @@ def file_provenance(run: LoadedRun) -> dict[str, Any]:
     kept = ("seed", "epochs", "best_epoch", "validation_error", "test_error", "test_errors", "test_images", "versions")
     return {
         "dataset": record["dataset"]["name"],
-        "dataset_notes": record["dataset"].get("notes", []),
+        "dataset_notes": without_folders(record["dataset"].get("notes", [])),
         "recipe": run.recipe.model_dump(mode="json"),
         **{key: record[key] for key in kept if key in record},
     }
+
+
+def without_folders(notes: Sequence[str]) -> list[str]:
+    """What a data set says about its files (``path: text``), without the folders of the machine that they lay on."""
+    parts = (note.partition(": ") for note in notes)
+    return [(Path(path).name if Path(path).is_absolute() else path) + colon + text for path, colon, text in parts]
 
 
 class PackedRun(NamedTuple):

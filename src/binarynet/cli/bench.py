@@ -15,6 +15,7 @@ from binarynet.cli._console import print_json, say, stderr, stdout
 from binarynet.cli._ending import cleaned_up
 from binarynet.cli._options import DataDir, DatasetName, DeviceName, Json
 from binarynet.errors import BackendUnavailableError, UsageError
+from binarynet.zoo import is_name
 
 if TYPE_CHECKING:
     from binarynet.cli._benching.figure3 import Figure3Network
@@ -85,7 +86,8 @@ def with_command(arguments: Sequence[str], commands: Sequence[str]) -> list[str]
     first = rest[0] if rest else ""
     if first in ("-h", "--help") or first in commands:
         return rest
-    if first and not first.startswith("-") and not Path(first).suffix and not Path(first).exists():
+    file = is_name(first) or Path(first).suffix or Path(first).exists()
+    if first and not first.startswith("-") and not file:
         raise UsageError(f"bench {first}: neither a file nor one of {', '.join(commands)}")
     return [DEFAULT, *rest]
 

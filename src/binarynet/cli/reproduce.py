@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from binarynet.analysis.reproduction import Reproduction
 
 RUNS = Path("runs")
+RECORDS = "benchmarks/results/*_paper"
+"""Where a checkout has its recorded runs of the paper's cells."""
 
 
 def reproduce(
@@ -27,7 +29,8 @@ def reproduce(
         list[str] | None,
         typer.Argument(
             metavar="RUN_OR_RECIPE",
-            help="Runs' folders, recipes (by name or .toml), .bnn files; default: every finished run in RUNS.",
+            help="Folders of runs or recorded runs (or of several), recipes (by name or .toml), .bnn files; default: "
+            "every finished run in RUNS, and in a checkout the recorded ones in benchmarks/results.",
             show_default=False,
         ),
     ] = None,
@@ -84,7 +87,8 @@ def reproduce(
         raise UsageError("--svg and --all-filters are about pictures; leave out --no-pictures")
     where = runs if runs is not None else RUNS
     folder = out if out is not None else where / "reproduction"
-    given = understand(what or (), where, seeds or (), threads)
+    records = sorted(Path().glob(RECORDS)) if runs is None else []
+    given = understand(what or (), where, seeds or (), threads, records)
     if runs is not None and not what and not given:
         raise UsageError(
             f"no finished runs in {runs}; name runs, recipes or .bnn files, or leave out --runs for the paper's table"

@@ -6,7 +6,6 @@ import hashlib
 import json
 import operator
 import os
-from pathlib import Path
 
 from safetensors.numpy import save
 
@@ -22,6 +21,7 @@ from binarynet.fileformat.container import (
 from binarynet.fileformat.content import PackedNetwork
 from binarynet.fileformat.schema import check_json, describe, parse, tensors_of
 from binarynet.files import write_whole
+from binarynet.zoo import resolve
 
 
 def to_bytes(network: PackedNetwork) -> bytes:
@@ -54,13 +54,18 @@ def write(path: str | os.PathLike[str], network: PackedNetwork) -> int:
 
 
 def read(path: str | os.PathLike[str]) -> PackedNetwork:
-    """Read a .bnn file; FileFormatError names what is wrong with it. Nothing in the file is ever executed."""
+    """Read a .bnn file, or a network of the zoo (``zoo:NAME``). Nothing in the file is ever executed.
+
+    Raises:
+        FileFormatError: names what is wrong with the file.
+        UsageError: the zoo has no such network.
+    """
     return read_with_sections(path)[0]
 
 
 def read_with_sections(path: str | os.PathLike[str]) -> tuple[PackedNetwork, tuple[Section, ...]]:
     """Like :func:`read`, with the runs of bytes that the file consists of (they add up to its size)."""
-    container = read_container(Path(path))
+    container = read_container(resolve(path))
     try:
         network = parse(container.metadata, container.tensors)
         if container.metadata["sha256"] != container.data_sha256:

@@ -6,14 +6,13 @@ with other defaults: every option of it can still be chosen.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from torch import nn
 
-from binarynet.errors import UsageError
+from binarynet.errors import UsageError, nearest
 
 Builder = TypeVar("Builder", bound=Callable[..., nn.Module])
 
@@ -89,16 +88,11 @@ def _check_options(name: str, chosen: Iterable[str]) -> None:
     known = options(name)
     for key in chosen:
         if key not in known:
-            raise UsageError(f"{name} has no option {key!r}{_nearest(key, known)}; it has {', '.join(known)}")
+            raise UsageError(f"{name} has no option {key!r}{nearest(key, known)}; it has {', '.join(known)}")
 
 
 def _builder(name: str) -> Callable[..., nn.Module]:
     if name not in _builders:
         known = available()
-        raise UsageError(f"unknown architecture {name!r}{_nearest(name, known)}; there are {', '.join(known)}")
+        raise UsageError(f"unknown architecture {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     return _builders[name]
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -138,13 +138,14 @@ def load(
     num_threads: int | None = None,
     device: str | None = None,
 ) -> Model:
-    """Read a .bnn file.
+    """Read a .bnn file, or a network that comes with the package.
 
     Args:
-        path: the file.
+        path: the file, or ``zoo:NAME`` (:mod:`binarynet.zoo`).
         engine, num_threads, device: as for :class:`Session`.
 
     Raises:
         FileFormatError: the file is missing, damaged, newer than this binarynet, or not a .bnn file at all.
+        UsageError: the zoo has no network of this name.
     """
     return Model(fileformat.read(path), engine=engine, num_threads=num_threads, device=device)

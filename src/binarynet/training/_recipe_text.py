@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
-from binarynet.errors import RecipeError
+from binarynet.errors import RecipeError, nearest
 
 _EXPECTED = {  # instead of pydantic's words for what TOML calls otherwise
     "int_type": "an integer",
@@ -35,7 +35,7 @@ def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
     """Nested tables of strings, numbers, booleans and lists as TOML, in their order, plain values first."""
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
     tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    parts = ["".join(f"{_key(key)} = {_value(value)}\n" for key, value in plain.items())]
+    parts = ["".join(f"{_key(key)} = {format_value(value)}\n" for key, value in plain.items())]
     for key, value in tables.items():
         name = prefix + _key(key)
         inner = to_toml(value, name + ".")
@@ -45,10 +45,11 @@ def to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
 
 def _key(key: str) -> str:
     bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else _value(key)
+    return key if bare else format_value(key)
 
 
-def _value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """A plain value as TOML; inverse of :func:`parse_value`."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -56,14 +57,8 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(format_value, value)) + "]"
     raise RecipeError(f"a recipe cannot hold a {type(value).__name__}: {value!r}")
-
-
-def nearest(given: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` where something similar is known, else nothing."""
-    close = difflib.get_close_matches(given, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def describe(problem: Mapping[str, Any], schema: type[BaseModel]) -> str:

@@ -120,6 +120,26 @@ def _numbers(kind: type, row: Any, skip: str = "") -> dict[str, Any]:
     return dict(row)
 
 
+def from_csv(text: str, origin: str) -> Progress:
+    """Where a run stands after the last epoch of a table that :func:`to_csv` made.
+
+    Raises:
+        FileFormatError: opening with ``origin``: it is no such table.
+    """
+    kinds = {f.name: int if f.type == "int" else float for f in fields(EpochRow)}
+    progress = Progress()
+    try:
+        for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=1):
+            values = _numbers(EpochRow, {name: kinds[name](value) for name, value in row.items()})
+            if values["epoch"] != number:
+                raise ValueError(f"row {number} is of epoch {values['epoch']}")
+            progress.finish_epoch(EpochRow(**values))
+            progress.train_seconds += values["seconds"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{origin}: not a table of epochs: {error}") from None
+    return progress
+
+
 def to_csv(history: Iterable[EpochRow]) -> str:
     """The history as a table with a heading."""
     text = io.StringIO()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,20 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in names},
     }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this package runs from, with "-dirty" where files differ; None outside of one."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=surroundings, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or a checkout that it does not trust
+    return done.stdout.strip() or None
 
 
 def machine(device: str, training: TrainingSection) -> dict[str, Any]:

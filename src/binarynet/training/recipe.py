@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from binarynet import models
-from binarynet.errors import RecipeError
+from binarynet.errors import RecipeError, nearest
 from binarynet.training import _overrides
 from binarynet.training._overrides import SCHEDULE_KEYS
-from binarynet.training._recipe_text import describe, nearest, to_toml
+from binarynet.training._recipe_text import describe, to_toml
 
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -65,6 +65,7 @@ class _Record(_Part):
     versions: dict[str, str]
     machine: _Machine | None
     started: str
+    commits: list[str] = []
     finished: str | None
     resumed: Count
     epochs: Count

@@ -277,13 +277,17 @@ class _Job:
             "versions": provenance.versions(),
             "machine": None,
             "started": provenance.now(),
+            "commits": [],
             "finished": None,
             "resumed": 0,
         }
         if resuming and self.run.provenance.is_file():
             before = self.run.read_provenance()
             self.record |= {"started": before["started"], "resumed": before["resumed"] + 1}
-            self.record["machine"] = before["machine"]
+            self.record |= {"machine": before["machine"], "commits": before.get("commits", [])}
+        commit = provenance.commit()
+        if commit is not None and [commit] != self.record["commits"][-1:]:
+            self.record["commits"] = [*self.record["commits"], commit]
 
     def _write_record(self, status: str, reason: str | None = None) -> None:
         if not self.world.first:

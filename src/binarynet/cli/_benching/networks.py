@@ -21,6 +21,7 @@ from binarynet.fileformat import PackedNetwork
 from binarynet.graph import evaluate
 from binarynet.runtime import REFERENCE, Session, verify
 from binarynet.runtime.engines import CPU, PORTABLE
+from binarynet.zoo import resolve
 
 if TYPE_CHECKING:
     from binarynet.cli._benching.gpu import Gpu
@@ -94,7 +95,7 @@ def network_of_file(path: Path) -> Network:
     """
     packed = fileformat.read(path)
     has_convolutions = any(layer.kind == "convolution" for layer in layers(packed.graph))
-    return Network(str(path), packed, path.stat().st_size, (1, 64) if has_convolutions else (1, 256))
+    return Network(str(path), packed, resolve(path).stat().st_size, (1, 64) if has_convolutions else (1, 256))
 
 
 def measure(
