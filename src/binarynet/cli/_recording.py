@@ -130,7 +130,6 @@ def _record(
     summary = {
         "format": FORMAT,
         "version": VERSION,
-        "name": out.name,
         **in_short(recipe, facts, wrong, len(dataset.test)),
         "commits": facts["commits"],
         "data": {
