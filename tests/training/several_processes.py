@@ -49,6 +49,8 @@ def main(folder):
     attempt("diverged", "diverged", overrides=[*rates, "training.checkpoint_every_steps=0"])
     attempt("still", "still", chosen=recipe.load(folder / "still.toml"))
     attempt("apart", "apart", overrides=["training.synchronize_statistics=false"])
+    averaged = ["training.average=0.9", "training.synchronize_statistics=false"]
+    attempt("apart, averaged", "apart-averaged", overrides=averaged)
     (folder / f"{RANK}.json").write_text(json.dumps(outcomes))
     attempt("killed", "killed", at_place(lambda module: RANK == 1 and os.kill(os.getpid(), signal.SIGKILL)))
 

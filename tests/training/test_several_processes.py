@@ -40,7 +40,13 @@ def folder(two, tmp_path_factory):
     """What ``several_processes.py`` leaves behind."""
     folder = tmp_path_factory.mktemp("several")
     (folder / "recipe.toml").write_text(two.to_toml())
-    still = ["model.dropout_in=0", "model.dropout_hidden=0", "model.activation=sign", "training.batch_size=64"]
+    still = [
+        "model.dropout_in=0",
+        "model.dropout_hidden=0",
+        "model.activation=sign",
+        "training.batch_size=64",
+        "training.average=0.9",
+    ]
     (folder / "still.toml").write_text(recipe.load(two, [*still, "training.epochs=1"]).to_toml())
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
@@ -114,6 +120,8 @@ def test_without_synchronization_the_first_process_statistics_count(folder, outc
     assert training.evaluate_run(folder / "apart", split="validation").error == result["validation_error"]
     weights = [training.load_run(folder / name).model.state_dict() for name in ("apart", "whole")]
     assert not torch.equal(weights[0]["norm1.running_mean"], weights[1]["norm1.running_mean"])
+    averaged = outcomes[0]["apart, averaged"][1]
+    assert training.evaluate_run(folder / "apart-averaged", split="validation").error == averaged["validation_error"]
 
 
 def test_a_killed_run_goes_on_where_lightning_starts_the_processes_to_the_same_bits(folder):
@@ -134,6 +142,9 @@ def test_they_equal_one_process_with_the_joined_batch(folder, outcomes, tmp_path
     two = outcomes[0]["still"][1]
     assert two["history"][0]["steps"] == one.history[0].steps
     assert two["history"][0]["training_cost"] == pytest.approx(one.history[0].training_cost, rel=1e-3)
+    averages = [training.load_run(path).model.state_dict() for path in (tmp_path / "one", folder / "still")]
+    for name in ("dense1.weight", "norm1.running_mean", "norm1.running_inv_std"):
+        assert (averages[0][name] - averages[1][name]).abs().mean() < 0.01 * averages[0][name].abs().mean(), name
 
 
 def test_another_number_of_processes_is_another_recipe(two, tmp_path):

@@ -38,6 +38,7 @@ _LABELS = {
     "training.epochs": "epochs",
     "training.batch_size": "batch size",
     "training.drop_last": "incomplete last batch left out",
+    "training.average": "averaging of weights",
     "training.statistics_of_each_process": "separate batch statistics",
     "model.hidden": "hidden units",
     "model.blocks": "convolution channels",

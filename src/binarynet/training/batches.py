@@ -112,6 +112,14 @@ class TrainingBatches:
                 )
             yield Batch(step, images, labels)
 
+    def plain(self, count: int) -> Iterator[Tensor]:
+        """This process's images in the first batches of epoch 0, not augmented: at most ``count`` batches."""
+        order = torch.from_numpy(permutation(self._seed, 0, len(self._labels))).to(self._labels.device)
+        per_step = self._batch_size * self._world_size
+        for step in range(min(count, max(1, len(order) // per_step))):
+            start = step * per_step + self._rank * self._batch_size
+            yield self._gather(self._images, order[start : start + self._batch_size])
+
     def _gather(self, tensor: Tensor, chosen: Tensor) -> Tensor:
         if self._streams_to is None:
             return tensor.index_select(0, chosen)

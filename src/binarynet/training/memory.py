@@ -29,19 +29,20 @@ def weight_bytes(network: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
-def check_fits(network: nn.Module, accelerator: str) -> None:
+def check_fits(network: nn.Module, accelerator: str, *, averaged: bool = False) -> None:
     """Compare what training a network takes with the machine's memory, where that is known.
 
     Args:
         network: on the meta device, so that asking costs nothing.
         accelerator: a recipe's ``training.accelerator``; beside one, the processor holds the weights only.
+        averaged: whether an average of the weights is kept, too.
 
     Raises:
         UsageError: it can never fit.
     """
     beside = accelerator != "cpu" and (torch.cuda.is_available() or torch.backends.mps.is_available())
     weights, memory = weight_bytes(network), _memory()
-    needed = weights if beside else _COPIES * weights
+    needed = weights if beside else (_COPIES + averaged) * weights
     if memory is not None and needed > memory:
         more = "" if beside else f", {needed:,} with gradients and moments"
         raise UsageError(

@@ -14,6 +14,7 @@ from binarynet import optim
 from binarynet.errors import NonFiniteError
 from binarynet.layers import Normalization, set_noise_key
 from binarynet.training import optimizer_state as optimizer_states
+from binarynet.training.averaging import WeightAverage
 from binarynet.training.batches import Batch
 from binarynet.training.evaluation import Evaluation, Total
 from binarynet.training.loss import squared_hinge
@@ -29,6 +30,7 @@ class Classifier(LightningModule):
         network: takes uint8 ``[batch, channels, height, width]``, gives float scores ``[batch, classes]``.
         recipe: what to do.
         world: the processes that train it; by default this one alone.
+        average: an average of the network's weights, to be kept and evaluated; None: the network itself is.
         optimizer_state: to go on from; checked already, see :meth:`new_optimizer`.
         cost_sum: sum of the costs of the steps, in all processes, that the first epoch has behind it already.
     """
@@ -39,6 +41,7 @@ class Classifier(LightningModule):
         recipe: Recipe,
         *,
         world: World | None = None,
+        average: WeightAverage | None = None,
         optimizer_state: dict[str, Any] | None = None,
         cost_sum: float = 0.0,
     ) -> None:
@@ -57,6 +60,7 @@ class Classifier(LightningModule):
             # one program trains one after the other, the ninth would be refused.
             torch.compiler.reset()
             self._run = torch.compile(network, fullgraph=True, mode=None if chosen is True else chosen)
+        self._average = average
         self._optimizer_state = optimizer_state
         self._cost_sum: Tensor | float = cost_sum if self.world.first else 0.0
         self._validation_total = Total()
@@ -79,7 +83,15 @@ class Classifier(LightningModule):
         if self._optimizer_state is not None:
             optimizer_states.restore(self.optimizer, self._optimizer_state)
             self._optimizer_state = None
+        if (average := self._average) is not None:
+            average.network.to(self.device)
+            self.optimizer.register_step_post_hook(lambda *_: average.after_step())
         return self.optimizer
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is evaluated and selected: the network, or the average of its weights."""
+        return self.network if self._average is None else self._average.network
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch (from 0), before Glorot scaling."""
@@ -119,13 +131,15 @@ class Classifier(LightningModule):
         self._cost_sum = 0.0
 
     def on_validation_epoch_start(self) -> None:
+        if self._average is not None:
+            self._average.take_statistics()
         if not self.recipe.training.synchronize_statistics:
-            self.world.take_first(self.network.buffers())  # what the checkpoint will hold
+            self.world.take_first(self.evaluated.buffers())  # what the checkpoint will hold
         self._validation_total = Total()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
-        self._validation_total.add(self.network(images), labels)
+        self._validation_total.add(self.evaluated(images), labels)
 
     def on_validation_epoch_end(self) -> None:
         with self.world.together():

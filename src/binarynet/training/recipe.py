@@ -139,6 +139,9 @@ class TrainingSection(Section):
         batch_size: samples per step in each process; of one process, also what batch statistics are taken over.
         share_batch: ``batch_size`` is that of all processes together, as in a paper's recipe, and each takes its share.
         drop_last: leave out an incomplete last batch, as the original does (another one each epoch).
+        average: evaluate, select and keep an exponential moving average of the weights over the steps, with so much
+            weight of the past per step, e.g. 0.999, see :class:`binarynet.training.averaging.WeightAverage`; 0, as in
+            the paper: the newest weights.
         evaluation_batch_size: has no influence on results.
         checkpoint_every_steps: write a checkpoint every so many steps within an epoch too; 0 at its end only.
         log_every_steps: how often the cost is looked at while an epoch runs, and NaN found.
@@ -162,6 +165,7 @@ class TrainingSection(Section):
     batch_size: Annotated[int, Field(ge=2)] = 100
     share_batch: bool = False
     drop_last: bool = True
+    average: Probability = 0.0
     evaluation_batch_size: Annotated[int, Field(ge=1)] = 1000
     checkpoint_every_steps: Annotated[int, Field(ge=0)] = 0
     log_every_steps: Annotated[int, Field(ge=1)] = 50

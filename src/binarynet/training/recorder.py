@@ -105,11 +105,12 @@ class Recorder(Callback):
         best = after.finish_epoch(row)
         with self._world.together():
             check_finite(self._module.network)
+            check_finite(self._module.evaluated)
             if best and self._world.first:
                 weights = {
                     "epoch": row.epoch,
                     "validation_error": row.validation_error,
-                    "network": self._module.network.state_dict(),
+                    "network": self._module.evaluated.state_dict(),
                 }
                 checkpoint.save(self._run.best, BEST, weights)
             self._save(after)
@@ -132,6 +133,8 @@ class Recorder(Callback):
                 "network": self._module.network.state_dict(),
                 "optimizer": self._module.optimizer.state_dict(),
             }
+            if self._module.evaluated is not self._module.network:
+                content["average"] = self._module.evaluated.state_dict()
             checkpoint.save(self._run.last, TRAINING, content)
         self._progress.become(after)
 

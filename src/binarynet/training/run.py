@@ -36,6 +36,7 @@ from binarynet.training import (
     provenance,
 )
 from binarynet.training import recipe as recipes
+from binarynet.training.averaging import WeightAverage
 from binarynet.training.batches import EvaluationBatches, TrainingBatches
 from binarynet.training.evaluation import Evaluation, evaluate
 from binarynet.training.interrupt import Interrupt, Stopped
@@ -174,6 +175,7 @@ class _Job:
         network: nn.Module,
         progress: Progress,
         moments: dict[str, Any] | None,
+        averaged: dict[str, Any] | None = None,
     ) -> None:
         self.recipe = recipe
         self.run = run
@@ -199,9 +201,16 @@ class _Job:
         if progress.step >= self.batches.num_steps or progress.epoch > recipe.training.epochs:
             raise FileFormatError(f"{run.last}: its record of progress is beyond the end of what the recipe asks for")
         preprocessing.fit(network, dataset.train)
-        self.module = Classifier(network, recipe, world=world, optimizer_state=moments, cost_sum=progress.cost_sum)
+        steps = progress.epoch * self.batches.num_steps + progress.step
+        average = None
+        if recipe.training.average:
+            average = WeightAverage(network, recipe.training.average, self.batches, steps)
+            if averaged is not None:
+                checkpoint.load_network(average.network, averaged, run.last)
+        self.module = Classifier(
+            network, recipe, world=world, average=average, optimizer_state=moments, cost_sum=progress.cost_sum
+        )
         if moments is not None:
-            steps = progress.epoch * self.batches.num_steps + progress.step
             optimizer_state.check(self.module.new_optimizer(), moments, steps, run.last)
         self.record: dict[str, Any] = {}
 
@@ -338,7 +347,8 @@ def _load_data(recipe: Recipe, data_dir: str | PathLike[str] | None) -> Dataset:
     """The data set, once it is known that this machine can train on it."""
     _check_accelerator(recipe.training.accelerator)
     dataset = data.load(recipe.dataset.name, data_dir, **recipe.dataset.options)
-    memory.check_fits(outline_network(recipe, dataset.policy.shape, len(dataset.classes)), recipe.training.accelerator)
+    outline, training = outline_network(recipe, dataset.policy.shape, len(dataset.classes)), recipe.training
+    memory.check_fits(outline, training.accelerator, averaged=training.average > 0)
     return dataset
 
 
@@ -355,8 +365,11 @@ def _prepare(recipe: Recipe, run: RunDirectory, world: World, dataset: Dataset, 
     moments = state.get("optimizer")
     if not isinstance(moments, dict):
         raise FileFormatError(f"{run.last}: holds no optimizer state")
+    averaged = state.get("average")
+    if recipe.training.average and not isinstance(averaged, dict):
+        raise FileFormatError(f"{run.last}: holds no averaged weights, though the recipe has training.average")
     progress = Progress.from_dict(state.get("progress"), str(run.last))
-    return _Job(recipe, run, world, dataset, network, progress, moments)
+    return _Job(recipe, run, world, dataset, network, progress, moments, averaged)
 
 
 def _check_accelerator(name: str) -> None:
