@@ -20,7 +20,7 @@ from binarynet.runtime import cuda_workspace as workspace_room
 from random_graphs import image_graph, random_images, random_words
 
 WAITS = ("Synchronize", "cuMemcpyDtoH", "cuMemcpyHtoD", "cuMemAlloc", "cuMemFree", "cuEventQuery")
-GRAPH = image_graph()
+GRAPH = image_graph(seed=100)  # whose results are different for any two images
 
 
 @pytest.fixture(scope="module", params=["early", "late", 3])
@@ -123,7 +123,7 @@ def test_out_that_is_refused(gpu):
         (GpuArray(right, data=(GpuArray(right).address, True)), "out: expected an array that may be written"),
         (GpuArray(right, ordinal=1), "out: expected memory of cuda:0, it lies on cuda:1"),
         (GpuArray(right, data=(images.address + 16, False)), "out: expected memory of its own, it overlaps the images"),
-        (right, "out: expected"),
+        (right, "out: expected memory of cuda:0, where the images lie, got a NumPy array; leave it out"),
     ]
     for out, text in refused:
         with pytest.raises((UsageError, ShapeError)) as error:
@@ -252,3 +252,22 @@ def test_a_model_takes_arrays_of_the_gpu(gpu):
 def test_a_session_of_the_cpu_takes_none():
     with pytest.raises(ShapeError, match="expected a NumPy array uint8"):
         Session(GRAPH, engine="portable").run(object())
+
+
+def test_a_result_that_is_filled_again(gpu):
+    """Given as ``out``, it is ready when the second run is, whoever reads it."""
+    builder = GraphBuilder()
+    builder.add(Input("input", (70,), "bits"))
+    sums = builder.add(Dense("sums", "input", random_words(np.random.default_rng(1), (40,), 70)))
+    session = Session(builder.finish(sums), device="cuda")
+    batches = [pack_bits(np.random.default_rng(seed).integers(0, 2, (5, 70)).astype(bool)) for seed in range(2)]
+    expected = [evaluate(session.graph, words)["sums"].tobytes() for words in batches]
+    assert expected[0] != expected[1]
+    own = [Stream(device(0)), Stream(device(0))]
+    for first, second in ((own[0], own[0]), (own[0], own[1]), (None, own[0]), (own[0], None)):
+        streams = [stream.handle if stream else DEFAULT_STREAM for stream in (first, second)]
+        arrays = [GpuArray(words, stream=handle) for words, handle in zip(batches, streams, strict=True)]
+        result = session.run(arrays[0])
+        assert result.numpy().tobytes() == expected[0]
+        assert session.run(arrays[1], result) is result
+        assert result.numpy().tobytes() == expected[1]

@@ -161,6 +161,11 @@ class DeviceArray:
             self._device.copy_to_host(array, self.address, "a result")
         return array
 
+    def made_anew(self) -> None:
+        """Whoever reads it from now on waits for what was started on its stream so far: it was written again. The
+        context must be current."""
+        self._loan.ready.record(self._loan.stream)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError(f"{self!r} cannot become a NumPy array without a copy")

@@ -21,7 +21,11 @@ _MOST_BYTES = 1 << 26
 
 
 def directory() -> Path:
-    """``BINARYNET_CUDA_CACHE``, else ``cuda`` in binarynet's cache directory."""
+    """``BINARYNET_CUDA_CACHE``, else ``cuda`` in binarynet's cache directory.
+
+    Raises:
+        RuntimeError: it would be in a home directory, and there is none.
+    """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
     return cache_directory() / "cuda"
@@ -39,7 +43,11 @@ def compiled(
     Raises:
         BackendUnavailableError: as there.
     """
-    path = directory() / f"{_key(source, architecture, defines, code)}.{code}"
+    try:
+        folder = directory()
+    except RuntimeError:  # a user without a home, as in containers
+        return compile_source(source, architecture, defines, code), False
+    path = folder / f"{_key(source, architecture, defines, code)}.{code}"
     if not anew and (image := _read(path)) is not None:
         return image, True
     image = compile_source(source, architecture, defines, code)

@@ -172,6 +172,8 @@ class CudaSession:
             self._start_chunks(given, number, addresses, target)
             for loan in loans:
                 loan.ready.record(stream)
+            if isinstance(out, DeviceArray):
+                out.made_anew()
         arrays: list[Any] = [] if target is None else [out]
         for loan, shape, dtype in zip(loans, shapes[len(arrays) :], self._dtypes[len(arrays) :], strict=True):
             arrays.append(DeviceArray(device, loan, loan.memory.address, shape, dtype))
@@ -205,6 +207,11 @@ class CudaSession:
 
     def _checked_target(self, out: Any, given: View, shape: tuple[int, ...]) -> View:
         """``out`` as a view; refused where it is not what it should be."""
+        if isinstance(out, np.ndarray):
+            raise UsageError(
+                f"out: expected memory of {self.device}, where the images lie, got a NumPy array; leave it out, and "
+                "copy the result with its method numpy()"
+            )
         target = view(out, self.device, "out")
         dtype = self._dtypes[0]
         if (target.dtype, target.shape) != (dtype, shape):
