@@ -132,3 +132,9 @@ def test_cache_directory_follows_the_platform(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
     assert files.cache_directory() == tmp_path / "local" / "binarynet"
+
+
+def test_cache_directory_without_a_home(monkeypatch):
+    monkeypatch.setenv(files.CACHE_VARIABLE, "~nobody-is-called-so/cache")
+    with pytest.raises(DataError, match=r"no cache directory: there is no home directory.*set BINARYNET_CACHE"):
+        files.cache_directory()

@@ -16,7 +16,21 @@ CACHE_VARIABLE = "BINARYNET_CACHE"
 
 
 def cache_directory() -> Path:
-    """For what can be made or downloaded again: ``BINARYNET_CACHE``, else in the platform's cache directory."""
+    """For what can be made or downloaded again: ``BINARYNET_CACHE``, else in the platform's cache directory.
+
+    Raises:
+        DataError: it would be in a home directory, and there is none.
+    """
+    try:
+        return _cache_directory()
+    except RuntimeError:
+        raise DataError(
+            "no cache directory: there is no home directory to keep it in (as for users without an account in a "
+            f"container); set {CACHE_VARIABLE} to a folder"
+        ) from None
+
+
+def _cache_directory() -> Path:
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
     if sys.platform == "win32":

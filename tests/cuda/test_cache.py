@@ -187,8 +187,10 @@ def test_an_image_of_the_cache_that_the_driver_refuses_is_compiled_once_more(mon
             Session(graph, engine="cuda_baseline").run(images)
 
 
-def test_no_home_costs_time_only(sources, compilations, monkeypatch):
-    monkeypatch.setenv(cache.CACHE_VARIABLE, "~nobody-is-called-so/kernels")
+@pytest.mark.parametrize("variable", [cache.CACHE_VARIABLE, "BINARYNET_CACHE"])
+def test_no_home_costs_time_only(sources, compilations, monkeypatch, variable):
+    monkeypatch.delenv(cache.CACHE_VARIABLE)
+    monkeypatch.setenv(variable, "~nobody-is-called-so/kernels")
     for count in (1, 2):
         image, kept = cache.compiled("twice.cu", "80", DEFINES)
         assert (image[:4], kept, len(compilations)) == (b"\x7fELF", False, count)

@@ -24,7 +24,7 @@ def directory() -> Path:
     """``BINARYNET_CUDA_CACHE``, else ``cuda`` in binarynet's cache directory.
 
     Raises:
-        RuntimeError: it would be in a home directory, and there is none.
+        RuntimeError, DataError: it would be in a home directory, and there is none.
     """
     if named := os.environ.get(CACHE_VARIABLE):
         return Path(named).expanduser()
@@ -45,7 +45,7 @@ def compiled(
     """
     try:
         folder = directory()
-    except RuntimeError:  # a user without a home, as in containers
+    except (RuntimeError, DataError):  # a user without a home, as in containers
         return compile_source(source, architecture, defines, code), False
     path = folder / f"{_key(source, architecture, defines, code)}.{code}"
     if not anew and (image := _read(path)) is not None:
