@@ -45,6 +45,9 @@ PAPER = {
 PREPROCESSED = {"cifar10-torch7-zca": "zca", "svhn-torch7-lcn": "gcn_lcn"}
 """What the Torch7 programs do to their images, and the print does not say."""
 
+PAST_THE_PAPER = {"mnist-mlp-best": "mnist-theano", "cifar10-convnet-best": "cifar10-theano"}
+"""Other training of a cell's network."""
+
 SEEDS = {"theano": 1234, "torch7": 432}
 
 
@@ -54,7 +57,19 @@ def network(loaded):
 
 def test_what_is_packaged():
     names = {"digits-mlp", "digits-convnet", *PAPER, *(f"{name}-quick" for name in PAPER), *PREPROCESSED}
-    assert set(recipe.available()) == names
+    assert set(recipe.available()) == {*names, *PAST_THE_PAPER}
+
+
+@pytest.mark.parametrize("name", PAST_THE_PAPER)
+def test_what_goes_past_the_paper_keeps_its_network_and_says_what_is_different(name):
+    ours, paper = recipe.load(name), recipe.load(PAST_THE_PAPER[name])
+    assert ours.dataset == paper.dataset
+    assert "not the paper's: " in ours.description
+    ours_without_noise, paper_without_noise = (
+        recipe.load(loaded, ["model.dropout_in=0", "model.dropout_hidden=0"]) for loaded in (ours, paper)
+    )
+    assert ours_without_noise.model.model_dump() == paper_without_noise.model.model_dump()
+    assert sum(layer.weight.numel() for layer in binary_layers(ours)) == PAPER[PAST_THE_PAPER[name]].binary_weights
 
 
 def binary_layers(loaded):
@@ -68,7 +83,8 @@ def test_every_recipe_names_a_data_set_and_a_network(name):
     assert loaded.description
     assert "\n" not in loaded.description
     assert loaded.dataset.name in data.available()
-    assert loaded.augmentation == recipe.AugmentationSection()  # the paper's runs have none
+    plain = loaded.augmentation == recipe.AugmentationSection() and not loaded.training.average
+    assert plain == (name not in PAST_THE_PAPER)
     first, *others = binary_layers(loaded)
     assert (first.first, first.real_input) == ((False, True) if name in PREPROCESSED else (True, False))
     assert not any(layer.first or layer.real_input for layer in others)

@@ -131,7 +131,7 @@ def test_missing_keys_are_named():
 
 
 def test_unknown_recipes_suggest_the_nearest():
-    with pytest.raises(RecipeError, match=r"no recipe 'digit-mlp' \(did you mean 'digits-mlp'\?\); known: cifar10-th"):
+    with pytest.raises(RecipeError, match=r"no recipe 'digit-mlp' \(did you mean 'digits-mlp'\?\); known: cifar10-co"):
         recipe.load("digit-mlp")
 
 

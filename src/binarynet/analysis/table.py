@@ -56,6 +56,10 @@ _LABELS = {
     "augmentation.flip": "flips",
     "augmentation.crop_padding": "crops, padding",
     "augmentation.crop_fill": "fill of crops",
+    "augmentation.rotation": "rotation, degrees",
+    "augmentation.scale": "scaling",
+    "augmentation.shift": "shifts, pixels",
+    "augmentation.bend": "bending, pixels",
     "dataset.options.extra": "the extra training file",
 }
 _WIDTHS = ("model.hidden", "model.blocks", "model.dense")

@@ -11,8 +11,8 @@ from binarynet.layers import Normalization
 from binarynet.training.batches import TrainingBatches
 
 EVERY = 10
-"""Steps from one update of the average to the next. An update reads and writes all weights, which in a large network
-takes as long as half a step; weights hardly change in ten steps."""
+"""Steps from one update of the average to the next. An update reads and writes all weights, which takes an eighth of a
+step of the paper's largest MLP on one CPU thread; in ten steps, weights change little."""
 
 BATCHES = 100
 """At most so many training batches give the averaged network's statistics."""
