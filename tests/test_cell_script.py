@@ -168,6 +168,13 @@ def test_commits_are_those_of_the_run(cell, capsys):
     assert "was trained by abc; leave --commit out" in capsys.readouterr().err
 
 
+def test_changes_that_were_not_committed_are_told(rehearsed):
+    recipe = read_record(rehearsed / "records" / "digits-mlp-seed-7").recipe
+    facts = {"commits": ["abc", "def-dirty"], "status": "finished"}
+    commands = _recording._made_by(recipe, Path("out"), facts)["make_again"]
+    assert commands[:2] == ["git checkout abc", "git checkout def    # and changes that were not committed"]
+
+
 def test_a_network_that_cannot_be_packed_is_recorded_without(cell, monkeypatch, capsys):
     def refuse(folder):
         raise bn.errors.UnsupportedLayerError("0: real numbers")

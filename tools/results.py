@@ -48,8 +48,12 @@ def main() -> int:
 def pages(root: Path) -> dict[Path, str]:
     """Every page with such tables, and its text with the tables that it should have."""
     from binarynet.cli._records import read_record, records_in
+    from binarynet.errors import UsageError
 
-    folders = sorted(path for path in (root / "benchmarks" / "results").iterdir() if path.is_dir())
+    results = root / "benchmarks" / "results"
+    if not results.is_dir():
+        raise UsageError(f"{results}: no such folder; recorded runs are in a checkout only")
+    folders = sorted(path for path in results.iterdir() if path.is_dir())
     records = {folder: [read_record(path) for path in records_in(folder)] for folder in folders}
     of_the_paper = [record for folder, found in records.items() if folder.name.endswith("_paper") for record in found]
     readme = root / "README.md"

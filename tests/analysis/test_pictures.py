@@ -136,6 +136,15 @@ def test_a_curve_without_errors_is_drawn():
         assert render(draw_curves([perfect], "digits"), "png")
 
 
+def test_a_label_that_does_not_fit_beside_its_line_goes_to_the_margin():
+    """Two lines end at 60 % of the axis: there is room for a short name, not for a long one."""
+    long = "a name that is much too long to be written here"
+    with style():
+        figure = draw_curves([curve("x", "mnist", 30), curve(long, "mnist", 30), curve("y", "mnist", 50)], "mnist")
+    places = {text.get_text(): text.xy[0] for text in figure.axes[1].texts}
+    assert places == {"x": 0.6, long: 1.0, "y": 1.0}
+
+
 def test_filters_are_black_and_white_tiles():
     layer = first_layer(random_convnet((8, 8, 3), [[20]], [10]))
     with style():

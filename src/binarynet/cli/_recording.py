@@ -266,7 +266,11 @@ def _made_by(recipe: Recipe, out: Path, facts: dict[str, Any]) -> dict[str, Any]
     name, changes = overrides(recipe)
     by = name or str(out / "recipe.toml")
     settings = " ".join(f"--set {shlex.quote(change)}" for change in changes)
-    commands = [f"git checkout {commit}" for commit in facts["commits"]]
+    commands = []
+    for commit in facts["commits"]:
+        clean = commit.removesuffix("-dirty")
+        note = "" if clean == commit else "    # and changes that were not committed"
+        commands.append(f"git checkout {clean}{note}")
     commands.append(" ".join(f"binarynet train {by} --data DIR --out run {settings}".split()))
     if facts["status"] != "finished":
         commands[-1] += f"    # stop it with Ctrl-C after epoch {facts['epochs']}"

@@ -105,16 +105,20 @@ class End:
 
 
 def label_ends(figure: Figure, axes: Axes, ends: Sequence[End], size: float = 11) -> None:
-    """Write beside the end of each line, but not over each other. Those that end early are labelled where they do.
+    """Write beside the end of each line, but not over each other.
 
-    Limits must be set, and the figure drawn once, which settles its layout.
+    Those that end early are labelled where they do, if the text fits between there and the margin. Limits must be set,
+    and the figure drawn once, which settles its layout.
     """
+    inches = {end: 0.55 * size / 72 * len(end.text) for end in ends}
+    width = figure.get_size_inches()[0] * axes.get_position().width - max(inches.values(), default=0.0)
     gap = 1.3 * size / 72 / (figure.get_size_inches()[1] * axes.get_position().height)
     to_axes = axes.transData + axes.transAxes.inverted()
     columns: dict[float, list[tuple[float, End]]] = {}
     for end in ends:
         x, y = to_axes.transform((end.x, end.y))
-        columns.setdefault(1.0 if x > _EARLY else round(float(x), 2), []).append((float(y), end))
+        late = x > _EARLY or x + inches[end] / max(width, 0.1) > 1
+        columns.setdefault(1.0 if late else round(float(x), 2), []).append((float(y), end))
     for x, column in columns.items():
         heights = spread([y for y, _ in column], gap)
         for height, (_, end) in zip(heights, column, strict=True):
