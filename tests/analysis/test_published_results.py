@@ -11,7 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RESULTS = sorted(path for path in (BENCHMARKS / "results").iterdir() if path.is_dir())
 FOLDERS = [path for path in RESULTS if any(path.glob("bench*.json"))]
-"""The others have recorded runs, see test_cell_script.py."""
+"""The others are about errors: recorded runs (test_cell_script.py), or runs in short."""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def made():
 
 def test_there_are_results():
     assert FOLDERS
-    assert [path.name for path in RESULTS if path not in FOLDERS and not any(path.glob("*/summary.json"))] == []
+    assert [path.name for path in RESULTS if not (path / "README.md").is_file()] == []
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
