@@ -93,7 +93,8 @@ class Control:
         self._library.sim_forget_reports()
 
     def close_contexts(self) -> None:
-        """Destroy what lives on the devices, broken contexts too, as the end of the process would."""
+        """Destroy what lives on the devices, broken contexts too, as the end of the process would; no context stays
+        current in this thread."""
         self._library.sim_close_contexts()
 
     @staticmethod

@@ -170,11 +170,12 @@ EXPORT void sim_forget_reports() {
   driver.log.clear();
 }
 
-// Destroys whatever is in the contexts of all devices, as the end of a process does.
+// Destroys whatever is in the contexts of all devices, as the end of a process does. None is current in this thread.
 EXPORT void sim_close_contexts() {
   Driver& driver = Driver::get();
   const std::lock_guard<std::recursive_mutex> guard(driver.lock);
   for (Device& device : driver.devices) driver.close(device.context);
+  driver.context_stack().clear();
   driver.graphs.clear();
   driver.libraries.clear();
   driver.kernels.clear();
