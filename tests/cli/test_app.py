@@ -125,6 +125,14 @@ def test_defects_are_not_hidden(monkeypatch, error):
         app.main(["info"])
 
 
+def test_info_without_a_home(run, monkeypatch):
+    monkeypatch.setenv("BINARYNET_CACHE", "~nobody-is-called-so/cache")
+    result = run("info")
+    assert result.code == 0
+    assert "none: no cache directory: there is no home directory" in result.out
+    assert "engines, best first" in result.out
+
+
 def test_traceback_on_demand(run, monkeypatch):
     raising(monkeypatch, DataError("bad data"))
     monkeypatch.setenv("BINARYNET_TRACEBACK", "1")

@@ -10,7 +10,7 @@ from simulated_sessions import GpuArray, simulated_product
 from binarynet._native import dlpack
 from binarynet.cuda.arrays import DeviceArray, Loan, view
 from binarynet.cuda.device import device
-from binarynet.cuda.streams import DEFAULT_STREAM, Event, Stream
+from binarynet.cuda.streams import DEFAULT_STREAM, Event, Stream, identity
 from binarynet.errors import ShapeError, UsageError
 
 
@@ -64,7 +64,8 @@ def result(values, stream=DEFAULT_STREAM, gpu=None):
     with gpu:
         ready = Event(gpu)
         ready.record(stream)
-    return DeviceArray(gpu, Loan(memory, ready, stream), memory.address, values.shape, values.dtype)
+        loan = Loan(memory, ready, stream, identity(gpu, stream))
+    return DeviceArray(gpu, loan, memory.address, values.shape, values.dtype)
 
 
 @pytest.mark.parametrize("versioned", [True, False])
@@ -138,6 +139,9 @@ INTERFACES = [
     ({"strides": (24, 4, 1)}, UsageError, "expected C-contiguous memory"),
     ({"typestr": "nonsense"}, ShapeError, "is not as specified"),
     ({"shape": None}, ShapeError, "is not as specified"),
+    ({"stream": "1"}, ShapeError, "is not as specified"),
+    ({"data": (None, False)}, ShapeError, "is not as specified"),
+    ({"strides": 4}, ShapeError, "is not as specified"),
 ]
 
 
@@ -153,8 +157,9 @@ def test_the_cuda_array_interface_taken_though_it_says_more_than_it_must(gpu):
     assert view(GpuArray(VALUES, strides=(12, 4, 1)), device(0), "images").shape == VALUES.shape
     one = GpuArray(VALUES, shape=(2, 1, 12), strides=(12, 999, 1))
     assert view(one, device(0), "images").shape == (2, 1, 12)
-    empty = GpuArray(VALUES, shape=(0, 3), data=(0, True), strides=(7, 7))
-    assert view(empty, device(0), "images").read_only
+    for address in (0, None):
+        empty = GpuArray(VALUES, shape=(0, 3), data=(address, True), strides=(7, 7))
+        assert view(empty, device(0), "images").read_only
 
 
 def test_the_cuda_array_interface_from_elsewhere(gpu):
@@ -205,6 +210,8 @@ def test_a_tensor_of_the_cpu_is_refused(gpu):
         UsageError, match="this torch Tensor lies in the host's memory; move it to cuda:0, or give a NumPy"
     ):
         view(torch.zeros(3), device(0), "images")
+    with pytest.raises(UsageError, match=r"out: .* lies in the host's memory; move it to cuda:0$"):
+        view(torch.zeros(3), device(0), "out", copied=False)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint64, np.int32, np.float32])
@@ -300,6 +307,18 @@ def test_a_consumers_stream_waits_for_the_result(gpu):
         gpu.forget_reports()
         array.__dlpack__(stream=stream)
         assert sum("cuStreamWaitEvent" in line for line in gpu.log()) == waits
+
+
+def test_another_stream_with_the_handle_of_one_that_is_gone_waits_for_the_result(gpu, monkeypatch):
+    own = Stream(device(0))
+    array = result(VALUES, own.handle)
+    monkeypatch.setattr(array._loan, "number", array._loan.number + 999)  # as the driver would number the one before
+    for use in (lambda: array.__dlpack__(stream=own.handle), lambda: view(array, device(0), "images")):
+        array._loan.shared = False
+        gpu.forget_reports()
+        use()
+        assert sum("cuStreamWaitEvent" in line for line in gpu.log()) == 1
+        assert array._loan.shared
 
 
 def test_the_cuda_array_interface_out(gpu):

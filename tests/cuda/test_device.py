@@ -2,13 +2,16 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from simulated_sessions import simulated_product
 
+from binarynet import _native
 from binarynet.cuda import compiler, driver
 from binarynet.cuda.blocks import Launch, TensorMap
 from binarynet.cuda.device import device, devices, find, ordinal
@@ -84,6 +87,21 @@ def test_without_a_driver_there_are_no_devices(monkeypatch):
     )
     with pytest.raises(BackendUnavailableError, match="cuda:0 cannot be used here: no NVIDIA driver"):
         device(0)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "the NVIDIA driver cannot be loaded: .*file too short; install it anew, release 580 or"),
+        (None, r"the NVIDIA driver \(.*\) does not say its version; install it anew"),
+    ],
+)
+def test_a_library_that_is_no_driver(monkeypatch, tmp_path, content, text):
+    library = tmp_path / "libcuda.so.1"
+    library.write_bytes(Path(_native.__file__).read_bytes() if content is None else content)
+    monkeypatch.setattr(driver, "_LIBRARY", str(library))
+    monkeypatch.setattr(driver, "_initialized_in", None)
+    assert re.match(text, find("cuda")[1])
 
 
 def test_an_old_driver_says_what_was_found_and_what_is_needed(monkeypatch, tmp_path):

@@ -244,13 +244,28 @@ def test_a_recording_of_somebody_else_is_refused_and_stays_whole():
         assert session.run(array).numpy().tobytes() == expected
         relaxed = queue.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         assert int(queue.call("cuStreamBeginCapture", queue.stream, relaxed)[0]) == 0
-        with pytest.raises(UsageError, match="recorded"):
+        with pytest.raises(UsageError, match="images: its stream is being recorded"):
             session.run(array)
+        out = GpuArray(np.zeros_like(np.frombuffer(expected, np.float32)), stream=queue.handle)
+        out.__cuda_array_interface__["shape"] = session.run(images).shape
+        with pytest.raises(UsageError, match="out: its stream is being recorded"):
+            session.run(GpuArray(images), out=out)
         assert session.run(images).tobytes() == expected  # on streams of its own
         status, graph = queue.call("cuStreamEndCapture", queue.stream)
         assert int(status) == 0
         queue.call("cuGraphDestroy", graph)
         assert session.run(array).numpy().tobytes() == expected
+
+
+@pytest.mark.parametrize("schedule", range(2, 8))
+def test_a_profile_waits_for_the_run_before(schedule):
+    with simulated_product(schedule=schedule) as control:
+        graph, images, expected = case(4)
+        session = Session(graph, device="cuda")
+        results = [session.run(GpuArray(images, stream=Queue().handle)) for _ in range(6)]
+        session.profile(images, repeats=2)
+        assert [result.numpy().tobytes() for result in results] == [expected] * len(results)
+        assert control.messages() == ""
 
 
 # --- what ends early ---

@@ -86,6 +86,7 @@ def device(request, monkeypatch):
     found = Device(request.param)
     monkeypatch.setattr(packed_cuda, "_device", lambda tensor: found)
     monkeypatch.setattr(packed_cuda, "_stream", lambda tensor: STREAM)
+    monkeypatch.setattr(packed_cuda, "_is_recorded", lambda: False)
     monkeypatch.setattr(packed_cuda, "_empty", lambda shape, dtype, on: Tensor(found.machine, shape=shape, dtype=dtype))
     return found
 
@@ -144,3 +145,13 @@ def test_what_a_shape_needs_is_copied_once(device, monkeypatch):
         assert packed_cuda.xnor_matmul(x, b, 130, (rows, 7)).fetched().shape == (rows, 7)
     packed_cuda.xnor_matmul(a, b, 130, (3, 7))
     assert len(made) == 1
+
+
+def test_what_a_recorded_graph_reads_is_kept(device, monkeypatch):
+    monkeypatch.setattr(packed_cuda, "_recorded", set())
+    a, b = (Tensor(device.machine, words_of(signs(*shape))) for shape in ((3, 130), (7, 130)))
+    packed_cuda.xnor_matmul(a, b, 130, (3, 7))
+    assert not packed_cuda._recorded
+    monkeypatch.setattr(packed_cuda, "_is_recorded", lambda: True)
+    packed_cuda.xnor_matmul(a, b, 130, (3, 7))
+    assert len(packed_cuda._recorded) == 1

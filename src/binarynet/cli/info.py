@@ -11,6 +11,7 @@ from rich.text import Text
 
 from binarynet.cli._console import print_facts, print_json, stdout
 from binarynet.cli._options import Json
+from binarynet.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,6 +102,10 @@ def collect() -> dict[str, Any]:
     forced = forced_instruction_set()
     training = training_kernels()
     usable = [engine.name for engine in found if engine.available]
+    try:
+        cache = str(cache_directory())
+    except DataError as error:
+        cache = f"none: {error}"
     return {
         "version": binarynet.__version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -113,7 +118,7 @@ def collect() -> dict[str, Any]:
         "forced": forced,
         **_gpus(),
         "training": {"name": training.name, "why_not": training.why_not},
-        "cache": str(cache_directory()),
+        "cache": cache,
         "data": os.environ.get(DATA_VARIABLE),
     }
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from collections import deque
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from binarynet.cuda.driver import check
-from binarynet.cuda.streams import DEFAULT_STREAM, Event
+from binarynet.cuda.streams import DEFAULT_STREAM, Event, identity
 from binarynet.errors import BackendUnavailableError, ShapeError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _DEVICES = {1: "the host's memory", 3: "locked memory of the host", 10: "an AMD 
 _KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}
 """NumPy's letter for DLPack's type codes."""
 _CODES = {kind: code for code, kind in _KINDS.items()}
+_OR_COPIED = ", or give a NumPy array, which is copied"
 
 
 _ROUND = 512
@@ -69,14 +71,15 @@ class Loan:
     Attributes:
         memory: whole.
         ready: set on the stream that made the result.
-        stream: that stream's handle.
+        stream, number: that stream's handle, and its :func:`binarynet.cuda.streams.identity`, which tells it from later
+            streams with that handle.
         shared: True once others may use the memory on streams that are not known here.
     """
 
     def __init__(
-        self, memory: Memory, ready: Event, stream: int, home: deque[tuple[Memory, Event]] | None = None
+        self, memory: Memory, ready: Event, stream: int, number: int, home: deque[tuple[Memory, Event]] | None = None
     ) -> None:
-        self.memory, self.ready, self.stream = memory, ready, stream
+        self.memory, self.ready, self.stream, self.number = memory, ready, stream, number
         self.shared = False
         self._home = home
 
@@ -107,7 +110,7 @@ class ResultPool:
             memory, ready = home.pop()
         except IndexError:
             memory, ready = self._device.allocate(size, what), Event(self._device)
-        return Loan(memory, ready, stream, home)
+        return Loan(memory, ready, stream, number, home)
 
 
 class DeviceArray:
@@ -222,18 +225,19 @@ class DeviceArray:
     def _hand_over(self, stream: int) -> None:
         """Let a consumer's stream wait for the result; -1: nobody waits here."""
         loan = self._loan
-        if stream == loan.stream:
+        if stream == -1:
+            loan.shared = True
             return
-        loan.shared = True
-        if stream != -1 and self.nbytes:
-            with self._device:
+        with self._device as device:
+            if stream != loan.stream or identity(device, stream) != loan.number:
+                loan.shared = True
                 loan.ready.delay(stream)
 
     def _copied(self) -> DeviceArray:
         loan = self._loan
         memory = self._device.allocate(self.nbytes, "a copy of a result")
-        copied = Loan(memory, Event(self._device), DEFAULT_STREAM)
         with self._device as device:
+            copied = Loan(memory, Event(device), DEFAULT_STREAM, identity(device, DEFAULT_STREAM))
             if self.nbytes:
                 loan.ready.delay(DEFAULT_STREAM)
                 check(
@@ -245,13 +249,14 @@ class DeviceArray:
         return DeviceArray(self._device, copied, memory.address, self.shape, self.dtype)
 
 
-def view(array: Any, device: Device, what: str) -> View:
+def view(array: Any, device: Device, what: str, *, copied: bool = True) -> View:
     """Somebody's array on a device, without a copy.
 
     Args:
         array: a :class:`DeviceArray`, or anything with ``__dlpack__`` or ``__cuda_array_interface__``.
         device: where it has to lie.
         what: its name, for errors.
+        copied: whether the caller would copy a NumPy array, for errors.
 
     Raises:
         UsageError: it lies elsewhere, is not contiguous or cannot be shared; says what to do.
@@ -260,24 +265,28 @@ def view(array: Any, device: Device, what: str) -> View:
     if isinstance(array, DeviceArray):
         _require_here(array._device.ordinal, device, what)
         loan = array._loan
+        with device:
+            if identity(device, loan.stream) != loan.number:  # its stream is gone, another one has the handle
+                loan.shared = True
+                loan.ready.delay(loan.stream)
         return View(array.address, array.shape, array.dtype, loan.stream, False, array, True)
     stream = _torch_stream(array, device)
     if stream is None and hasattr(array, "__cuda_array_interface__"):
-        return _by_interface(array, array.__cuda_array_interface__, device, what)
+        return _by_interface(array, array.__cuda_array_interface__, device, what, copied)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
-        return _by_dlpack(array, stream, device, what)
+        return _by_dlpack(array, stream, device, what, copied)
     raise ShapeError(
         f"{what}: expected a NumPy array or one of the GPU (torch, CuPy, JAX: DLPack or __cuda_array_interface__), got "
         f"{type(array).__name__}"
     )
 
 
-def _by_dlpack(array: Any, stream: int | None, device: Device, what: str) -> View:
+def _by_dlpack(array: Any, stream: int | None, device: Device, what: str, copied: bool) -> View:
     kind, ordinal = (int(number) for number in array.__dlpack_device__())
     if kind != _CUDA:
         where = _DEVICES.get(kind, f"a device of another kind (DLPack's number {kind})")
         remedy = "copy it to the GPU's own memory" if kind in (_CUDA_HOST, _CUDA_MANAGED) else f"move it to {device}"
-        numpy = ", or give a NumPy array, which is copied" if kind == _CPU else ""
+        numpy = _OR_COPIED if kind == _CPU and copied else ""
         raise UsageError(f"{what}: expected memory of {device}, this {_kind(array)} lies in {where}; {remedy}{numpy}")
     _require_here(ordinal, device, what)
     work = DEFAULT_STREAM if stream is None else stream
@@ -299,12 +308,15 @@ def _by_dlpack(array: Any, stream: int | None, device: Device, what: str) -> Vie
     return View(address, shape, dtype, work, read_only, owner, stream is not None)
 
 
-def _by_interface(array: Any, found: Any, device: Device, what: str) -> View:
+def _by_interface(array: Any, found: Any, device: Device, what: str, copied: bool) -> View:
     try:
         shape = tuple(int(length) for length in found["shape"])
         dtype = np.dtype(found["typestr"])
         address, read_only = found["data"]
+        address = 0 if address is None and 0 in shape else index(address)
         strides, mask, stream = found.get("strides"), found.get("mask"), found.get("stream")
+        stream = None if stream is None else index(stream)
+        strides = None if strides is None else tuple(int(stride) for stride in strides)
     except (KeyError, TypeError, ValueError) as error:
         raise ShapeError(
             f"{what}: __cuda_array_interface__ of this {_kind(array)} is not as specified: {error!r}"
@@ -314,14 +326,14 @@ def _by_interface(array: Any, found: Any, device: Device, what: str) -> View:
     if stream == 0:
         raise UsageError(f"{what}: __cuda_array_interface__ names the stream 0, which may mean two; 1, 2 or a handle")
     if strides is not None:
-        _require_dense(shape, tuple(int(stride) for stride in strides), dtype, what)
+        _require_dense(shape, strides, dtype, what)
     if 0 not in shape:
-        _require_device_memory(int(address), device, array, what)
-    work = DEFAULT_STREAM if stream is None else int(stream)
-    return View(int(address or 0), shape, dtype, work, bool(read_only), array, stream is not None)
+        _require_device_memory(address, device, array, what, copied)
+    work = DEFAULT_STREAM if stream is None else stream
+    return View(address, shape, dtype, work, bool(read_only), array, stream is not None)
 
 
-def _require_device_memory(address: int, device: Device, array: Any, what: str) -> None:
+def _require_device_memory(address: int, device: Device, array: Any, what: str, copied: bool) -> None:
     """The interface does not say where the memory lies; the driver does."""
     d = device._driver
     kinds = d.CUpointer_attribute
@@ -330,7 +342,7 @@ def _require_device_memory(address: int, device: Device, array: Any, what: str) 
         if status != 0 or int(where) != int(d.CUmemorytype.CU_MEMORYTYPE_DEVICE):
             raise UsageError(
                 f"{what}: expected memory of {device}, this {_kind(array)} lies in the host's memory; move it to "
-                f"{device}, or give a NumPy array, which is copied"
+                f"{device}{_OR_COPIED if copied else ''}"
             )
         managed = check(
             d.cuPointerGetAttribute(kinds.CU_POINTER_ATTRIBUTE_IS_MANAGED, address), "ask for the kind of memory"

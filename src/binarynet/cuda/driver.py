@@ -137,10 +137,14 @@ def _looked_for() -> str:
     global _initialized_in
     try:
         library = ctypes.CDLL(_LIBRARY)
-    except OSError:
-        return f"no NVIDIA driver: {_LIBRARY} is not found; install the driver, release {NEEDED_DRIVER} or newer"
+    except OSError as error:
+        text = _one_line(error)
+        if _LIBRARY not in text or "No such file" in text or sys.platform == "win32":
+            return f"no NVIDIA driver: {_LIBRARY} is not found; install the driver, release {NEEDED_DRIVER} or newer"
+        return f"the NVIDIA driver cannot be loaded: {text}; install it anew, release {NEEDED_DRIVER} or newer"
     found = ctypes.c_int(0)
-    if library.cuDriverGetVersion(ctypes.byref(found)) != 0:
+    ask = getattr(library, "cuDriverGetVersion", None)
+    if ask is None or ask(ctypes.byref(found)) != 0:
         return f"the NVIDIA driver ({_LIBRARY}) does not say its version; install it anew"
     if found.value < NEEDED:
         own = release()

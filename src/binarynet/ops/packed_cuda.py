@@ -92,6 +92,8 @@ def _product(x: Tensor, w: Tensor, sums: Tensor, batch: int, geometry: Geometry)
     x, w = _aligned(x), _aligned(w)
     gpu = _device(x)
     found = _on_device(gpu, geometry, _method(gpu, geometry, batch))
+    if _is_recorded():
+        _recorded.add(found)
     scratch = _empty((found.layout.scratch_bytes,), torch.uint8, x)
     places = (x.data_ptr(), w.data_ptr(), sums.data_ptr(), scratch.data_ptr())
     _start(x, found.launches(batch, *places))
@@ -111,9 +113,13 @@ def _method(gpu: Device, geometry: Geometry, batch: int) -> str:
     return choice.choose(choice.best(capability), block_of(geometry), batch, capability).name
 
 
-@functools.cache
+_recorded: set[DeviceLayout] = set()
+"""Never forgotten: a CUDA graph that was recorded still reads what lies on the device."""
+
+
+@functools.lru_cache(maxsize=1024)
 def _on_device(gpu: Device, geometry: Geometry, method: str) -> DeviceLayout:
-    """Never forgotten: a CUDA graph that was recorded still reads what lies on the device."""
+    """Freeing a forgotten one waits for the kernels that read it."""
     return DeviceLayout(gpu, layout(METHODS[method], block_of(geometry)))
 
 
@@ -121,6 +127,10 @@ def _start(on: Tensor, launches: Sequence[Launch]) -> None:
     gpu, stream = _device(on), _stream(on)
     for launch in launches:
         gpu.launch(launch, stream)
+
+
+def _is_recorded() -> bool:
+    return torch.cuda.is_current_stream_capturing()
 
 
 def _stream(on: Tensor) -> int:

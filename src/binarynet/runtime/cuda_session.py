@@ -156,16 +156,17 @@ class CudaSession:
         total, stream = given.shape[0], given.stream
         shapes = [(total, *shape) for shape in self._shapes]
         with device:
-            if is_recorded(device, stream):
-                raise UsageError(
-                    "images: their stream is being recorded into a CUDA graph by somebody else, and a session uses its "
-                    "memory again for the next run; call it outside of the recording (small batches are replayed as a "
-                    "graph anyway)"
-                )
             target = None if out is None else self._checked_target(out, given, shapes[0])
-            number, what = identity(device, stream), f"results of {total:,} images"
+            for what, used in (("images", given), ("out", target)):
+                if used is not None and is_recorded(device, used.stream):
+                    raise UsageError(
+                        f"{what}: its stream is being recorded into a CUDA graph by somebody else, and a session uses "
+                        "its memory again for the next run; call it outside of the recording (small batches are "
+                        "replayed as a graph anyway)"
+                    )
+            number = identity(device, stream)
             loans = [
-                self._results.take(nbytes * total, stream, number, what)
+                self._results.take(nbytes * total, stream, number, f"results of {total:,} images")
                 for nbytes in self._layout.output_bytes[0 if target is None else 1 :]
             ]
             addresses = [*([] if target is None else [target.address]), *(loan.memory.address for loan in loans)]
@@ -212,7 +213,7 @@ class CudaSession:
                 f"out: expected memory of {self.device}, where the images lie, got a NumPy array; leave it out, and "
                 "copy the result with its method numpy()"
             )
-        target = view(out, self.device, "out")
+        target = view(out, self.device, "out", copied=False)
         dtype = self._dtypes[0]
         if (target.dtype, target.shape) != (dtype, shape):
             raise UsageError(f"out: expected an array {dtype} {list(shape)}, got {target.dtype} {list(target.shape)}")
@@ -287,6 +288,7 @@ class CudaSession:
         times: list[list[int]] = []
         with self.device as device:
             workspace = self._workspaces.take(min(chunk, len(images)))
+            workspace.done.wait(f"finish the run before on {device}")
             results = [workspace.output_address(i) for i in range(len(self._layout.outputs))]
             source, handle = workspace.input_address(), workspace.stream.handle
             for _ in range(repeats):

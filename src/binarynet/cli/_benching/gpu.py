@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from binarynet.cuda.arrays import DeviceArray, Loan
-from binarynet.cuda.streams import DEFAULT_STREAM, Event
+from binarynet.cuda.streams import DEFAULT_STREAM, Event, identity
 
 if TYPE_CHECKING:
     from binarynet.cuda.device import Device
@@ -50,8 +50,8 @@ class Gpu:
         """A copy in the GPU's memory, ready on the default stream."""
         device = self.device
         memory = device.upload(np.ascontiguousarray(values), what)
-        loan = Loan(memory, Event(device), DEFAULT_STREAM)
         with device:
+            loan = Loan(memory, Event(device), DEFAULT_STREAM, identity(device, DEFAULT_STREAM))
             loan.ready.record(DEFAULT_STREAM)
         return DeviceArray(device, loan, memory.address, values.shape, values.dtype)
 
