@@ -1,18 +1,15 @@
-"""A small packed network, made without torch, and the command line called as a function."""
+"""Files of a small network, and the command line called as a function."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from binarynet.cli import app
-from binarynet.data import load
-from binarynet.encoding import pack_bits
-from binarynet.fileformat import PackedNetwork, write
-from binarynet.graph import Affine, Dense, Flatten, Graph, Input, Threshold
+from binarynet.fileformat import write
+from digits_network import digits_network
 
 
 @dataclass(frozen=True)
@@ -52,35 +49,13 @@ def run(capsys, monkeypatch, tmp_path):
     return call
 
 
-def make_network(**changes: object) -> PackedNetwork:
-    """An 8 x 8 grey network with ten classes and random weights, "trained" on digits."""
-    rng = np.random.default_rng(0)
-    graph = Graph(
-        (
-            Input("image", (8, 8, 1)),
-            Flatten("pixels", "image"),
-            Dense("dense1", "pixels", pack_bits(rng.random((70, 64)) < 0.5)),
-            Threshold("sign1", "dense1", rng.integers(-900, 900, 70, dtype=np.int32), rng.random(70) < 0.5),
-            Dense("dense2", "sign1", pack_bits(rng.random((10, 70)) < 0.5)),
-            Affine("scores", "dense2", rng.random(10, dtype=np.float32), rng.random(10, dtype=np.float32)),
-        ),
-        "scores",
-    )
-    fields = {
-        "classes": tuple("0123456789"),
-        "image_policy": load("digits").policy.to_dict(),
-        "provenance": {"dataset": "digits"},
-    }
-    return PackedNetwork(**({"graph": graph} | fields | changes))
-
-
 @pytest.fixture
 def make_file(tmp_path):
     """``make_file(classes=...)`` writes the network with other contents and gives its path."""
 
     def make(**changes: object) -> Path:
         path = tmp_path / "model.bnn"
-        write(path, make_network(**changes))
+        write(path, digits_network(**changes))
         return path
 
     return make

@@ -9,14 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from binarynet.data import load, status
-from binarynet.encoding import pack_bits
-from binarynet.fileformat import PackedNetwork, write
-from binarynet.graph import Affine, Dense, Flatten, Graph, Input, Threshold
+from binarynet.fileformat import write
 from binarynet.zoo import Card
+from digits_network import digits_network
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("BINARYNET_DATA") or ROOT.parent / "shared" / "data")
@@ -50,30 +48,13 @@ def real_data(tmp_path_factory):
     return folder_of
 
 
-def small_network() -> PackedNetwork:
-    """An 8 x 8 grey network with random weights, "trained" on digits."""
-    rng = np.random.default_rng(0)
-    graph = Graph(
-        (
-            Input("image", (8, 8, 1)),
-            Flatten("pixels", "image"),
-            Dense("dense1", "pixels", pack_bits(rng.random((70, 64)) < 0.5)),
-            Threshold("sign1", "dense1", rng.integers(-900, 900, 70, dtype=np.int32), rng.random(70) < 0.5),
-            Dense("dense2", "sign1", pack_bits(rng.random((10, 70)) < 0.5)),
-            Affine("scores", "dense2", rng.random(10, dtype=np.float32), rng.random(10, dtype=np.float32)),
-        ),
-        "scores",
-    )
-    provenance = {"dataset": "digits", "seed": 5, "recipe": {"model": {"name": "mlp"}}}
-    return PackedNetwork(graph, tuple("0123456789"), load("digits").policy.to_dict(), provenance)
-
-
 @pytest.fixture
 def zoo_folder(tmp_path, monkeypatch) -> Path:
     """A zoo with one network, ``small``, and its card."""
     folder = tmp_path / "zoo"
     folder.mkdir()
-    write(folder / "small.bnn", small_network())
+    provenance = {"dataset": "digits", "seed": 5, "recipe": {"model": {"name": "mlp"}}}
+    write(folder / "small.bnn", digits_network(provenance=provenance))
     content = (folder / "small.bnn").read_bytes()
     digits = load("digits")
     import binarynet
