@@ -228,8 +228,10 @@ def test_a_stream_that_is_recorded_is_refused(gpu):
     with device(0) as gpu_device:
         d = gpu_device._driver
         d.cuStreamBeginCapture(stream.handle, d.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
-        with pytest.raises(UsageError, match="their stream is being recorded into a CUDA graph by somebody else"):
-            session.run(images)
+        out = GpuArray(expected_of(images_of(2))["scores"], stream=stream.handle)
+        for given, target, what in ((images, None, "images"), (GpuArray(images_of(2)), out, "out")):
+            with pytest.raises(UsageError, match=f"{what}: its stream is being recorded into a CUDA graph by somebody"):
+                session.run(given, out=target)
         status, graph = d.cuStreamEndCapture(stream.handle)
         assert int(status) == 0
         d.cuGraphDestroy(graph)
